@@ -1,0 +1,1 @@
+"""The shared core: batches, masks, objectives, methods and schedules. It imports no domain."""

@@ -1,0 +1,57 @@
+"""What every objective returns."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+
+class Terms(NamedTuple):
+    """The value of an objective.
+
+    Attributes:
+        total: scalar with gradient, the weighted sum that is minimised.
+        parts: named scalars without gradient (unweighted terms, accuracies), for the log.
+        trivial: the values that ``total`` takes when nothing is learned, by name
+            (for example ``{"uniform": ln K, "constant": 0.0}``). The guard compares the
+            loss with them. Plain floats: they must not cost a device synchronisation.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    trivial: dict[str, float] = {}
+
+
+class Objective(nn.Module):
+    """Base of all objectives: plain modules on tensors ``[N, D]``.
+
+    An objective knows no domain, no recipe and no trainer. It keeps state only where its
+    paper has it (centers, prototypes); that state is registered as buffers, so that
+    checkpoints carry it.
+
+    A masked objective receives ``prediction [M, P]`` and ``target [M, T]``; by default
+    ``P == T``. One that decodes by itself (per-column heads of a table) says so in
+    :meth:`prediction_width`.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> Terms:
+        raise TypeError(f"{type(self).__name__} does not define forward(...) -> Terms")
+
+    def prediction_width(self, target_width: int, encoder_width: int) -> int:
+        """Width P of the predictions this objective wants for targets of ``target_width``."""
+        return target_width
+
+    def check(self, *, batch_size: int, width: int, views: int, n_samples: int | None) -> list[str]:
+        """Preconditions, checked before the first step.
+
+        Args:
+            batch_size: global batch size.
+            width: width of the vectors that reach the objective.
+            views: number of views a sample.
+            n_samples: rows in the training split; None for a stream.
+
+        Returns:
+            One sentence per violated precondition, with the remedy; empty when all is well.
+        """
+        return []

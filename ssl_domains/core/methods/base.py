@@ -1,0 +1,87 @@
+"""What a method is: a module from a batch to a loss, and a few hooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ssl_domains.core.batch import Batch, Output
+from ssl_domains.core.interfaces import Encoder, Source
+from ssl_domains.core.random import Draw
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: optimizer steps taken so far (0 before the first).
+        total_steps: the budget in steps.
+        epoch: epochs begun, from 0.
+        samples: samples seen so far over all processes.
+    """
+
+    step: int
+    total_steps: int
+    epoch: int = 0
+    samples: int = 0
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget used, in [0, 1]."""
+        return min(self.step / max(self.total_steps, 1), 1.0)
+
+
+class Method(nn.Module):
+    """Base of all methods.
+
+    ``forward(batch, draw) -> Output`` is all that a method must have, so that DDP and FSDP2
+    can wrap it. A subclass takes by name, in its constructor, whichever of ``encoder``,
+    ``objective``, ``views`` and ``masker`` it needs; all other arguments are keys of the
+    recipe's ``method`` section.
+
+    Attributes:
+        uses_labels: False: the trainer removes labels before the batch gets here.
+    """
+
+    uses_labels: ClassVar[bool] = False
+    encoder: Encoder
+
+    def forward(self, batch: Batch, draw: Draw) -> Output:
+        """Loss of one batch.
+
+        Args:
+            batch: on the method's device.
+            draw: all randomness of the step but dropout.
+        """
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def before_training(self, source: Source) -> None:
+        """Once, before the first step and after a resume (must be deterministic)."""
+
+    def before_epoch(self, source: Source, epoch: int) -> None:
+        """Feature caches, clusters, samplers."""
+
+    def after_step(self, progress: Progress) -> None:
+        """After the optimizer step: EMA, queue, centers, ramps."""
+
+    def encoder_for_export(self) -> Encoder:
+        """The encoder that probes and users get. Default: the student's."""
+        return self.encoder
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups: trainable parameters, with ``no_decay`` for biases and 1-d tensors.
+
+        Returns:
+            Dicts with ``params`` and ``decay: bool``; a method that wants its own learning
+            rates adds ``lr_scale``.
+        """
+        matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
+        vectors = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        return [{"params": matrices, "decay": True}, {"params": vectors, "decay": False}]
+
+    def check(self, *, batch_size: int, n_samples: int | None) -> list[str]:
+        """Preconditions beyond the objective's; one sentence each, with the remedy."""
+        return []

@@ -47,7 +47,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """A copy on ``device``."""
-        return Batch(move(self.x, device), move(self.index, device), move(self.label, device), move(self.meta, device))
+        return Batch(
+            move(self.x, device), move(self.index, device), move(self.label, device), move(self.meta, device)
+        )
 
     def with_x(self, x: Any) -> Batch:
         """The same samples with another ``x``."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_domains.core.batch import Batch, Encoded, Mask, Tokens, View
 from ssl_domains.core.layout import Layout
@@ -107,6 +107,15 @@ class Views:
 
     def prepare(self, source: Source) -> None:
         """Once before training: what needs the data (marginals for column corruption ...)."""
+
+    def target_width(self, name: str, spec: Any) -> int:
+        """Width W of the recorded parameter ``params[name]`` that a pretext task predicts:
+        ``[B, W]`` booleans or numbers, or the number of classes of a ``[B]`` class number.
+
+        Raises:
+            KeyError: these views record no such parameter; names those they do.
+        """
+        raise KeyError(f"{type(self).__name__} records no parameter {name!r} that can be predicted")
 
     def __call__(self, batch: Batch, draw: Draw) -> list[View]:
         raise TypeError(f"{type(self).__name__} does not define __call__")

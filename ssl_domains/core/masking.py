@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ssl_domains.core.batch import Mask
 from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Masker
 from ssl_domains.core.layout import Graph, Grid, Layout, Set
-from ssl_domains.core.batch import Mask
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import mask
 
@@ -115,9 +115,13 @@ class DisjointSubsets(Masker):
     ) -> None:
         for name, (low, high) in (("mask.context", context), ("mask.targets", targets)):
             if not 0.0 <= low <= high <= 1.0:
-                raise ValueError(f"{name} must be [low, high] with 0 <= low <= high <= 1, got [{low}, {high}]")
+                raise ValueError(
+                    f"{name} must be [low, high] with 0 <= low <= high <= 1, got [{low}, {high}]"
+                )
         if context[0] + targets[0] > 1.0:
-            raise ValueError("mask.context and mask.targets cannot both be met: their low shares add up to over 1")
+            raise ValueError(
+                "mask.context and mask.targets cannot both be met: their low shares add up to over 1"
+            )
         if n_targets < 1:
             raise ValueError(f"mask.n_targets must be at least 1, got {n_targets}")
         self.context, self.targets, self.n_targets = tuple(context), tuple(targets), n_targets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -59,7 +60,13 @@ class Method(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward")
 
     def before_training(self, source: Source) -> None:
-        """Once, before the first step and after a resume (must be deterministic)."""
+        """Once, before the first step and after a resume (must be deterministic).
+
+        Default: lets the views see the data (:meth:`Views.prepare`).
+        """
+        views = getattr(self, "views", None)
+        if views is not None:
+            views.prepare(source)
 
     def before_epoch(self, source: Source, epoch: int) -> None:
         """Feature caches, clusters, samplers."""
@@ -70,6 +77,19 @@ class Method(nn.Module):
     def encoder_for_export(self) -> Encoder:
         """The encoder that probes and users get. Default: the student's."""
         return self.encoder
+
+    @classmethod
+    def objective_width(cls, encoder: Encoder, options: Mapping[str, Any]) -> int:
+        """The ``width`` that an objective with such a constructor argument is built with.
+
+        Args:
+            encoder: the encoder of the run.
+            options: the recipe's ``method`` section.
+
+        Returns:
+            Default: the encoder's width (an objective that decodes latents itself).
+        """
+        return encoder.width
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups: trainable parameters, with ``no_decay`` for biases and 1-d tensors.
@@ -83,5 +103,10 @@ class Method(nn.Module):
         return [{"params": matrices, "decay": True}, {"params": vectors, "decay": False}]
 
     def check(self, *, batch_size: int, n_samples: int | None) -> list[str]:
-        """Preconditions beyond the objective's; one sentence each, with the remedy."""
-        return []
+        """Preconditions of the method and its objective; one sentence each, with the remedy."""
+        objective = getattr(self, "objective", None)
+        if objective is None:
+            return []
+        views = getattr(getattr(self, "views", None), "n_views", 1)
+        width = getattr(self, "embedding_width", self.encoder.width)
+        return objective.check(batch_size=batch_size, width=width, views=views, n_samples=n_samples)

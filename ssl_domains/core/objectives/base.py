@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -23,6 +25,16 @@ class Terms(NamedTuple):
     trivial: dict[str, float] = {}
 
 
+def mean_terms(terms: Iterable[Terms]) -> Terms:
+    """Averages the totals and each named part; trivial values are those of the first."""
+    terms = list(terms)
+    if len(terms) == 1:
+        return terms[0]
+    total = torch.stack([t.total for t in terms]).mean()
+    parts = {name: torch.stack([t.parts[name] for t in terms]).mean() for name in terms[0].parts}
+    return Terms(total, parts, terms[0].trivial)
+
+
 class Objective(nn.Module):
     """Base of all objectives: plain modules on tensors ``[N, D]``.
 
@@ -37,6 +49,20 @@ class Objective(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Terms:
         raise TypeError(f"{type(self).__name__} does not define forward(...) -> Terms")
+
+    def over_views(self, students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Terms:
+        """The objective over all pairs of a student view and ANOTHER teacher view, averaged.
+
+        Args:
+            students: ``[B, D]`` by view.
+            teachers: ``[B, D]`` by view; ``teachers[j]`` belongs to the same view as
+                ``students[j]``, there may be fewer of them (no local views).
+        """
+        pairs = [(i, j) for i in range(len(students)) for j in range(len(teachers)) if i != j]
+        return mean_terms(self(students[i], teachers[j]) for i, j in pairs)
+
+    def after_step(self, fraction: float) -> None:
+        """After the optimizer step, at this share of the run: centers, temperature ramps."""
 
     def prediction_width(self, target_width: int, encoder_width: int) -> int:
         """Width P of the predictions this objective wants for targets of ``target_width``."""

@@ -1,0 +1,80 @@
+"""Latent prediction: predict an EMA teacher's tokens at hidden positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_domains.core.batch import Batch, Mask, Output
+from ssl_domains.core.interfaces import Encoder, Masker
+from ssl_domains.core.methods._common import MomentumRamp, stages
+from ssl_domains.core.methods.base import Method, Progress
+from ssl_domains.core.objectives.base import Objective
+from ssl_domains.core.parts.teacher import Teacher
+from ssl_domains.core.random import Draw
+from ssl_domains.core.registry import method
+
+
+@method("latent_prediction")
+class LatentPrediction(Method):
+    """I-JEPA, T-JEPA, data2vec, GraphMAE2's latent target: which one is the recipe's choice.
+
+    The teacher reads the whole input without gradient and its tokens are then gathered at the
+    targets; the student reads the context only (T-JEPA, ICLR 2025; I-JEPA, CVPR 2023).
+
+    Args:
+        encoder: the student encoder.
+        objective: a masked objective on ``prediction [M, D]`` and ``target [M, D]``;
+            ``masked_mse`` for T-JEPA, ``masked_smooth_l1`` for I-JEPA.
+        masker: gives contexts and targets.
+        predictor: options of the encoder's predictor.
+        momentum: EMA momentum ``[start, end]``, linear in the step; ``[0.996, 1.0]``.
+        normalize_targets: layer norm of each target without affine part (I-JEPA and data2vec;
+            T-JEPA does not, as its encoder ends in a norm).
+        export: whose encoder users get, ``teacher`` (T-JEPA's protocol) or ``student``.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        objective: Objective,
+        masker: Masker,
+        predictor: Mapping[str, Any] | None = None,
+        momentum: float | tuple[float, float] = (0.996, 1.0),
+        normalize_targets: bool = False,
+        export: str = "teacher",
+    ) -> None:
+        super().__init__()
+        if export not in ("teacher", "student"):
+            raise ValueError(f"method.export must be teacher or student, got {export!r}")
+        self.encoder, self.objective, self.masker = encoder, objective, masker
+        self.embedding_width = objective.prediction_width(encoder.width, encoder.width)
+        self.predictor = encoder.predictor(self.embedding_width, **(predictor or {}))
+        self.teacher = Teacher(encoder)
+        self.momentum = MomentumRamp(momentum, "linear")
+        self.normalize_targets = normalize_targets
+        self.export = export
+
+    def forward(self, batch: Batch, draw: Draw) -> Output:
+        mask = self.masker(self.encoder.layout(batch.x), draw.fork("mask"))
+        encoded = self.encoder(batch.x, mask)
+        prediction = self.predictor(encoded, mask, batch.x)
+        target = self._targets(batch, mask)
+        terms = self.objective(prediction, target)
+        seen = stages(encoded, predictor=prediction, teacher=target)
+        return Output(terms.total, terms.parts, seen, terms.trivial)
+
+    @torch.no_grad()
+    def _targets(self, batch: Batch, mask: Mask) -> Tensor:
+        target = self.teacher(batch.x).tokens.select(mask)
+        return F.layer_norm(target, target.shape[-1:]) if self.normalize_targets else target
+
+    def after_step(self, progress: Progress) -> None:
+        self.teacher.update(self.encoder, self.momentum.at(progress.fraction))
+
+    def encoder_for_export(self) -> Encoder:
+        return self.teacher.module if self.export == "teacher" else self.encoder  # type: ignore[return-value]

@@ -1,0 +1,50 @@
+"""Masked reconstruction: predict what the hidden tokens held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ssl_domains.core.batch import Batch, Output
+from ssl_domains.core.interfaces import Encoder, Masker
+from ssl_domains.core.methods._common import stages
+from ssl_domains.core.methods.base import Method
+from ssl_domains.core.objectives.base import Objective
+from ssl_domains.core.random import Draw
+from ssl_domains.core.registry import method
+
+
+@method("masked_reconstruction")
+class MaskedReconstruction(Method):
+    """MAE, SimMIM, GraphMAE, TERA and masked columns: which one is the domain's and the recipe's choice.
+
+    The encoder sees the batch through the mask, the encoder's own predictor gives ``[M, P]``
+    for the hidden tokens, and the objective compares them with ``encoder.targets(x)``.
+
+    Args:
+        encoder: the domain's encoder.
+        objective: a masked objective on ``prediction [M, P]`` and ``target [M, T]``.
+        masker: hides tokens.
+        predictor: options of the encoder's predictor (its signature lists them).
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        objective: Objective,
+        masker: Masker,
+        predictor: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.objective, self.masker = encoder, objective, masker
+        width = objective.prediction_width(encoder.target_width, encoder.width)
+        self.embedding_width = width
+        self.predictor = encoder.predictor(width, **(predictor or {}))
+
+    def forward(self, batch: Batch, draw: Draw) -> Output:
+        mask = self.masker(self.encoder.layout(batch.x), draw.fork("mask"))
+        encoded = self.encoder(batch.x, mask)
+        prediction = self.predictor(encoded, mask, batch.x)
+        target = self.encoder.targets(batch.x).select(mask)
+        terms = self.objective(prediction, target)
+        return Output(terms.total, terms.parts, stages(encoded), terms.trivial)

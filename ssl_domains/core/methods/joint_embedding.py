@@ -22,8 +22,8 @@ class JointEmbedding(Method):
 
     Each view passes by itself (batch-norm statistics are per view, as in the papers). Without
     a predictor the objective sees each unordered pair of views ``(z_i, z_j)``; with one, each
-    ordered pair ``(predictor(z_i), z_j)``, the second side detached if ``stop_gradient``
-    (SimSiam, CVPR 2021, section 3).
+    ordered pair ``(predictor(z_i), z_j)``, whose second side the objective detaches (SimSiam,
+    CVPR 2021, section 3).
 
     Args:
         encoder: the domain's encoder.
@@ -33,7 +33,6 @@ class JointEmbedding(Method):
             SimSiam use three layers; Barlow Twins 8192 wide). Empty: none.
         predictor: hidden widths of the predictor, whose output is as wide as the projector's.
             Empty: none.
-        stop_gradient: detach the second side of each pair; needs a predictor to be useful.
         projector_norm: ``batch`` (the papers') or ``none`` (GRACE).
         projector_last_norm: affine-free batch norm after the projector (SimSiam).
     """
@@ -45,7 +44,6 @@ class JointEmbedding(Method):
         views: Views,
         projector: Sequence[int] = (2048, 2048, 2048),
         predictor: Sequence[int] = (),
-        stop_gradient: bool = False,
         projector_norm: str = "batch",
         projector_last_norm: bool = False,
     ) -> None:
@@ -64,17 +62,14 @@ class JointEmbedding(Method):
         self.predictor: nn.Module | None = None
         if predictor:
             self.predictor = mlp(self.embedding_width, [*predictor, self.embedding_width])
-        self.stop_gradient = stop_gradient
 
     def forward(self, batch: Batch, draw: Draw) -> Output:
         views = self.views(batch, draw.fork("views"))
         encoded = [self.encoder(view.x) for view in views]
         z = [self.projector(e.pooled) for e in encoded]
         left = [self.predictor(v) for v in z] if self.predictor is not None else z
-        if self.predictor is None and not self.stop_gradient:
-            terms = over_pairs(self.objective, z)
-        else:
-            terms = self.objective.over_views(left, [v.detach() for v in z] if self.stop_gradient else z)
+        predicted = self.predictor is not None
+        terms = self.objective.over_views(left, z) if predicted else over_pairs(self.objective, z)
         seen = stages(encoded[0], projector=z[0])
         if self.predictor is not None:
             seen["predictor"] = left[0].detach()

@@ -91,8 +91,7 @@ class WarmupCosine(Schedule):
     """Linear warm-up, then half a cosine down to ``final_ratio`` at ``total_steps``.
 
     ``m(n) = n / N_w`` for ``n < N_w``; then
-    ``f + (1 - f) (1 + cos(pi (n - N_w) / (N - N_w))) / 2``; ``f`` after N. Without warm-up
-    this is SGDR's single period (Loshchilov & Hutter 2017).
+    ``f + (1 - f) (1 + cos(pi (n - N_w) / (N - N_w))) / 2``; ``f`` after N. See SGDR (2017).
 
     Args:
         warmup_steps: N_w in steps. Default 0.

@@ -18,7 +18,11 @@ PEAK = 1.5e-4
 def sheet(**changes):
     """The schedule of arXiv 2503.02844 with eta_max 1.5e-4 and eta_const 3.75e-5."""
     options = {
-        "warmup_steps": 100, "cooldown_steps": 300, "constant_ratio": 0.25, "final_ratio": 1e-8 / PEAK, "anneal_steps": 200
+        "warmup_steps": 100,
+        "cooldown_steps": 300,
+        "constant_ratio": 0.25,
+        "final_ratio": 1e-8 / PEAK,
+        "anneal_steps": 200,
     }
     return Infinite(**{**options, **changes})
 

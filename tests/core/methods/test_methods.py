@@ -48,7 +48,10 @@ def build(name, encoder, views):
     return PretextTask(encoder, BinaryCrossEntropy(), views(), spec=6)
 
 
-NAMES = ["joint_embedding", "simsiam", "momentum_contrast", "byol", "dino", "masked_reconstruction", "latent_prediction", "cluster_prediction", "pretext_task"]
+NAMES = (
+    *("joint_embedding", "simsiam", "momentum_contrast", "byol", "dino"),
+    *("masked_reconstruction", "latent_prediction", "cluster_prediction", "pretext_task"),
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -71,7 +74,8 @@ def test_only_students_get_gradient_and_the_loss_falls(name, encoder, views, bat
             if n in frozen and step == 0:
                 assert torch.equal(p, frozen[n]), n
         method.after_step(Progress(step + 1, 60))
-        losses.append(float(out.loss.detach()))
+        # a moving teacher's entropy is part of DINO's loss; what learning lowers is the rest
+        losses.append(float(out.parts.get("kl", out.loss).detach()))
     assert sum(losses[-10:]) < sum(losses[:10])
     assert {"tokens", "encoder"} <= set(out.stages)
     assert not any(t.requires_grad for t in out.stages.values())

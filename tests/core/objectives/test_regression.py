@@ -179,7 +179,7 @@ def test_bad_arguments():
     ):
         with pytest.raises(UserError, match=says):
             make()
-    with pytest.raises(ValueError, match="masked_mse.*one shape"):
+    with pytest.raises(ValueError, match=r"masked_mse.*one shape"):
         MaskedMSE()(rand(0, 3), rand(0, 4))
     assert CosineRegression().check(batch_size=8, width=4, views=1, n_samples=None)
     assert not CosineRegression().check(batch_size=8, width=4, views=2, n_samples=None)

@@ -59,7 +59,7 @@ class Encoder(nn.Module):
     """Base of all encoders.
 
     Attributes:
-        width: D of the tokens and of ``pooled``.
+        width: D of the tokens.
         drops_hidden: True when a mask makes the encoder drop tokens (sequences), False when
             it replaces them (graphs).
 
@@ -68,6 +68,11 @@ class Encoder(nn.Module):
 
     width: int
     drops_hidden: ClassVar[bool] = True
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of ``pooled``; that of the tokens unless pooling joins several."""
+        return self.width
 
     def forward(self, x: Any, mask: Mask | None = None, *, layers: bool = False) -> Encoded:
         """Encodes a batch; with a mask, sees only what the mask leaves visible."""

@@ -53,8 +53,8 @@ class ClusterPrediction(Method):
     ) -> None:
         super().__init__()
         self.encoder, self.objective, self.views = encoder, objective, views
-        self.projector = mlp(encoder.width, projector)
-        width = projector[-1] if projector else encoder.width
+        self.projector = mlp(encoder.pooled_width, projector)
+        width = projector[-1] if projector else encoder.pooled_width
         self.embedding_width = width
         self.prototypes = Prototypes(width, prototypes)
         self.freeze_epochs, self.queue_from = freeze_prototypes_epochs, queue_from_epoch

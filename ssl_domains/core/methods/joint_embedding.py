@@ -52,13 +52,13 @@ class JointEmbedding(Method):
             raise ValueError(f"method.projector_norm must be batch, layer or none, got {projector_norm!r}")
         self.encoder, self.objective, self.views = encoder, objective, views
         self.projector = mlp(
-            encoder.width,
+            encoder.pooled_width,
             projector,
             norm=projector_norm,  # type: ignore[arg-type]
             last_norm=projector_last_norm,
             last_bias=False,
         )
-        self.embedding_width = projector[-1] if projector else encoder.width
+        self.embedding_width = projector[-1] if projector else encoder.pooled_width
         self.predictor: nn.Module | None = None
         if predictor:
             self.predictor = mlp(self.embedding_width, [*predictor, self.embedding_width])

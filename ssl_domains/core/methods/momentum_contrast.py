@@ -52,8 +52,8 @@ class MomentumContrast(Method):
     ) -> None:
         super().__init__()
         self.encoder, self.objective, self.views = encoder, objective, views
-        self.projector = mlp(encoder.width, projector)
-        self.embedding_width = projector[-1] if projector else encoder.width
+        self.projector = mlp(encoder.pooled_width, projector)
+        self.embedding_width = projector[-1] if projector else encoder.pooled_width
         self.predictor: nn.Module | None = None
         if predictor:
             self.predictor = mlp(self.embedding_width, [*predictor, self.embedding_width])

@@ -44,7 +44,7 @@ class PretextTask(Method):
         super().__init__()
         self.encoder, self.objective, self.views, self.target = encoder, objective, views, target
         self.embedding_width = views.target_width(target, spec)
-        self.head = mlp(encoder.width, [*head, self.embedding_width])
+        self.head = mlp(encoder.pooled_width, [*head, self.embedding_width])
 
     def forward(self, batch: Batch, draw: Draw) -> Output:
         views = [v for v in self.views(batch, draw.fork("views")) if self.target in v.params]

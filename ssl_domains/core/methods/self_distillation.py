@@ -54,8 +54,8 @@ class SelfDistillation(Method):
         if teacher_buffers not in ("copy", "ema", "own"):
             raise ValueError(f"method.teacher_buffers must be copy, ema or own, got {teacher_buffers!r}")
         self.encoder, self.objective, self.views = encoder, objective, views
-        self.projector = mlp(encoder.width, projector)
-        width = projector[-1] if projector else encoder.width
+        self.projector = mlp(encoder.pooled_width, projector)
+        width = projector[-1] if projector else encoder.pooled_width
         if prototypes:
             self.projector.append(Prototypes(width, prototypes))
             width = prototypes
@@ -69,7 +69,7 @@ class SelfDistillation(Method):
     def objective_width(cls, encoder: Encoder, options: Mapping[str, Any]) -> int:
         """Number of outputs of the heads: K prototypes, or the projector's width."""
         projector = options.get("projector", (4096, 256))
-        return int(options.get("prototypes") or (projector[-1] if projector else encoder.width))
+        return int(options.get("prototypes") or (projector[-1] if projector else encoder.pooled_width))
 
     def forward(self, batch: Batch, draw: Draw) -> Output:
         views = self.views(batch, draw.fork("views"))

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Fetches the real data that benchmarks and claims use, from Debian's packages, into a cache
+# folder, and turns it into plain CSV. Nothing is installed and nothing is committed.
+#
+#   bash benchmarks/fetch.sh            # into $SSL_DOMAINS_DATA or ~/.cache/ssl_domains/data
+#
+# Needs apt-get and dpkg (Debian or Ubuntu) and `pip install -e '.[benchmark]'`.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=${SSL_DOMAINS_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/ssl_domains/data}
+mkdir -p "$root/packages" "$root/files"
+
+fetch() { # name of a Debian package
+  if ls "$root/packages/$1"_*.deb >/dev/null 2>&1; then
+    echo "have $1"
+    return
+  fi
+  echo "fetching $1"
+  (cd "$root/packages" && apt-get download -q "$1")
+}
+
+if ! apt-cache show r-cran-mlbench >/dev/null 2>&1; then
+  echo "no package lists yet: run 'apt-get update' once, then this script again" >&2
+  exit 2
+fi
+for name in r-cran-mlbench wordnet-base; do
+  fetch "$name"
+  dpkg -x "$root/packages/$name"_*.deb "$root/files"
+done
+python "$here/prepare.py" "$root"

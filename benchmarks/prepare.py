@@ -1,0 +1,79 @@
+"""Turns the files that ``fetch.sh`` unpacked into the tables that the claims read.
+
+    python benchmarks/prepare.py ROOT
+
+Writes ``letter.csv``, ``satellite.csv`` (R's mlbench), ``wordnet_verbs_nodes.csv`` and
+``wordnet_verbs_edges.csv`` (WordNet 3.0) into ROOT. A file that is there stays.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+MLBENCH = "files/usr/lib/R/site-library/mlbench/data"
+WORDNET = "files/usr/share/wordnet/data.verb"
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    """Atomic CSV."""
+    partial = path.with_suffix(".partial")
+    frame.to_csv(partial, index=False)
+    os.replace(partial, path)
+    print(f"{path.name}: {len(frame):,} rows, {frame.shape[1]} columns")
+
+
+def mlbench(root: Path, name: str, target: str) -> None:
+    """One data frame of R's mlbench package."""
+    path = root / target
+    if path.exists():
+        return
+    import rdata
+
+    frame = rdata.read_rda(root / MLBENCH / f"{name}.rda")[name]
+    frame.columns = [str(c).replace(".", "_") for c in frame.columns]
+    write(frame, path)
+
+
+def synsets(path: Path) -> Iterator[tuple[str, int, list[str], list[tuple[str, str]], str]]:
+    """(offset, lexicographer file, words, [(pointer symbol, target offset)], gloss) of a WordNet file."""
+    for line in path.read_text(encoding="latin-1").splitlines():
+        if line.startswith("  "):  # the licence
+            continue
+        data, _, gloss = line.partition(" | ")
+        fields = data.split()
+        n_words = int(fields[3], 16)
+        words = fields[4 : 4 + 2 * n_words : 2]
+        at = 4 + 2 * n_words
+        n_pointers = int(fields[at])
+        pointers = [fields[at + 1 + 4 * i : at + 5 + 4 * i] for i in range(n_pointers)]
+        edges = [(symbol, target) for symbol, target, part, _ in pointers if part == "v"]
+        yield fields[0], int(fields[1]), words, edges, gloss.strip()
+
+
+def wordnet_verbs(root: Path) -> None:
+    """Verb synsets as nodes (gloss as text, lexicographer file as label), pointers as edges."""
+    nodes_path, edges_path = root / "wordnet_verbs_nodes.csv", root / "wordnet_verbs_edges.csv"
+    if nodes_path.exists() and edges_path.exists():
+        return
+    nodes, edges = [], []
+    for offset, lexfile, _, pointers, gloss in synsets(root / WORDNET):
+        nodes.append({"id": f"v{offset}", "gloss": gloss, "label": f"lex{lexfile}"})
+        edges += [{"source": f"v{offset}", "target": f"v{target}", "kind": symbol} for symbol, target in pointers]
+    write(pd.DataFrame(nodes), nodes_path)
+    write(pd.DataFrame(edges), edges_path)
+
+
+def main() -> None:
+    root = Path(sys.argv[1])
+    mlbench(root, "LetterRecognition", "letter.csv")
+    mlbench(root, "Satellite", "satellite.csv")
+    wordnet_verbs(root)
+
+
+if __name__ == "__main__":
+    main()

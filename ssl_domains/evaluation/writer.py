@@ -1,0 +1,176 @@
+"""Embeddings into a file, in chunks, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_domains.core.errors import DataError, UserError
+from ssl_domains.core.interfaces import Encoder, Source
+from ssl_domains.evaluation.extract import stream
+
+SUFFIXES = (".parquet", ".csv", ".npy")
+Chunks = Iterator[tuple[list[Any], np.ndarray]]
+
+
+def embed_to_file(
+    encoder: Encoder,
+    source: Source,
+    path: str | Path,
+    *,
+    indices: np.ndarray | None = None,
+    layout: str = "columns",
+    batch_size: int = 1024,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Embeds rows and writes them, never holding more than a batch.
+
+    The file is written under a temporary name beside ``path`` and renamed at the end: after
+    Ctrl-C, an error or a full disk there is either the old file or none.
+
+    Args:
+        encoder: any encoder (frozen as in :func:`~ssl_domains.evaluation.extract.extract`).
+        source: gives batches and ids.
+        path: its suffix chooses the format. ``.parquet`` and ``.csv``: a column ``id`` from
+            ``source.ids``, then ``e0 .. e{D-1}``; ``.npy``: the ``[n, D]`` float32 array, no ids.
+        indices: rows to embed, in this order; None: all rows.
+        layout: "columns", or "list": one fixed-size list column ``embedding`` (Parquet only).
+        batch_size: rows a forward pass and a Parquet row group.
+        device: see :func:`~ssl_domains.evaluation.extract.extract`.
+        progress: called with (rows done, rows in all).
+
+    Raises:
+        UserError: unknown suffix or layout, or the disk is full.
+        DataError: an embedding is not finite, or the ids have no common type.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: the name must end in one of {', '.join(SUFFIXES)}")
+    if layout not in ("columns", "list") or (layout == "list" and path.suffix != ".parquet"):
+        raise UserError(f"{path}: layout must be 'columns', or 'list' in a .parquet file, not {layout!r}")
+    indices = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
+    write = {".parquet": _write_parquet, ".csv": _write_csv, ".npy": _write_npy}[path.suffix]
+    with _whole_or_nothing(path) as partial:
+        embedded = stream(encoder, source, indices, batch_size=batch_size, device=device)
+        chunks = _chunks(embedded, source, len(indices), progress)
+        write(partial, chunks, len(indices), int(encoder.width), layout)
+    return path
+
+
+@contextmanager
+def _whole_or_nothing(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise UserError(f"{path}: the disk is full; nothing was written") from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _chunks(
+    embedded: Iterator[tuple[np.ndarray, np.ndarray]],
+    source: Source,
+    total: int,
+    progress: Callable[[int, int], None] | None,
+) -> Chunks:
+    done = 0
+    for rows, z in embedded:
+        ids = list(source.ids(rows))
+        bad = np.flatnonzero(~np.isfinite(z).all(axis=1))
+        if len(bad):
+            raise DataError(
+                f"row {ids[bad[0]]!r}: the embedding is not finite;"
+                " check this row's values, or the run's log for NaN"
+            )
+        yield ids, z
+        done += len(rows)
+        if progress is not None:
+            progress(done, total)
+
+
+def _write_parquet(partial: Path, chunks: Chunks, n: int, width: int, layout: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if layout == "list":
+        fields = [pa.field("embedding", pa.list_(pa.float32(), width))]
+    else:
+        fields = [pa.field(f"e{d}", pa.float32()) for d in range(width)]
+    id_type: Any = None
+    writer: Any = None
+    try:
+        for ids, z in chunks:
+            id_type = id_type or _id_type(ids)
+            schema = pa.schema([pa.field("id", id_type), *fields])
+            writer = writer or pq.ParquetWriter(partial, schema, compression="zstd")
+            arrays = [_id_array(ids, id_type), *_arrays(z, layout)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+        if writer is None:
+            pq.write_table(pa.schema([pa.field("id", pa.string()), *fields]).empty_table(), partial)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _arrays(z: np.ndarray, layout: str) -> list[Any]:
+    import pyarrow as pa
+
+    if layout == "list":
+        return [pa.FixedSizeListArray.from_arrays(pa.array(z.reshape(-1)), z.shape[1])]
+    return [pa.array(column) for column in np.ascontiguousarray(z.T)]
+
+
+def _id_type(ids: list[Any]) -> Any:
+    import pyarrow as pa
+
+    try:
+        found = pa.array(ids).type
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.string()
+    return pa.string() if pa.types.is_null(found) else found
+
+
+def _id_array(ids: list[Any], id_type: Any) -> Any:
+    import pyarrow as pa
+
+    if id_type == pa.string():
+        ids = [None if value is None else str(value) for value in ids]
+    try:
+        return pa.array(ids, type=id_type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise DataError(f"the ids begin as {id_type} and go on as another type: {error}") from None
+
+
+def _write_csv(partial: Path, chunks: Chunks, n: int, width: int, layout: str) -> None:
+    with partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", *(f"e{d}" for d in range(width))])
+        for ids, z in chunks:
+            # str() of a float32 scalar is the shortest text that reads back to the same value.
+            writer.writerows([i, *map(str, row)] for i, row in zip(ids, z))
+
+
+def _write_npy(partial: Path, chunks: Chunks, n: int, width: int, layout: str) -> None:
+    if n == 0:
+        with partial.open("wb") as file:
+            np.save(file, np.empty((0, width), dtype=np.float32))
+        return
+    out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(n, width))
+    done = 0
+    for ids, z in chunks:
+        out[done : done + len(ids)] = z
+        done += len(ids)
+    out.flush()

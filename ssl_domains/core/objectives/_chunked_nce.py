@@ -146,10 +146,10 @@ def solve(
         logits = _logits(anchors, shared, own_at, buffer[: len(anchors)])
         value = row_loss(logits, pairs, at, form)
         weight = value.valid if row_weights is None else value.valid * row_weights[at, None]
-        kept = torch.where(value.valid, torch.cat([value.loss, value.similarity], 1), 0.0)
-        sums += torch.stack(
-            [(kept[:, :1] * weight).sum(), weight.sum(), (weight * value.correct).sum(), (kept[:, 1:] * weight).sum()]
-        )
+        columns = [value.loss, weight, value.correct * weight, value.similarity]
+        kept = torch.where(value.valid, torch.cat([column.to(rows.dtype) for column in columns], 1), 0.0)
+        kept[:, ::3] *= weight
+        sums += kept.sum(0)
         if any(needs):
             factor = value.factor if row_weights is None else value.factor * row_weights[at, None]
             _add_gradients(grads, logits, anchors * factor, factor * scale, shared, own_at, at)
@@ -219,7 +219,7 @@ def row_loss(logits: Tensor, pairs: Pairs, at: slice, form: Form) -> RowLoss:
         return _soft(logits, targets)
     positives = pairs.positives(at, logits)
     pairs.drop(logits, at, positives)
-    positives &= logits > -torch.inf
+    positives &= logits != -torch.inf
     return _several(logits, positives, form)
 
 
@@ -234,7 +234,7 @@ def _one_positive(logits: Tensor, column: Tensor, decoupled: bool) -> RowLoss:
     highest = highest.clamp_min(torch.finfo(logits.dtype).min)
     total = logits.sub_(highest).exp_().sum(1, keepdim=True)
     loss = total.log() + highest - positive
-    valid = loss.abs() != torch.inf  # NaN stays valid: it has to be seen
+    valid = (positive != -torch.inf) & (total != 0)  # NaN stays valid: it has to be seen
     logits.scatter_add_(1, column, -total)
     return RowLoss(loss, torch.where(valid, 1 / total, 0.0), valid, positive > rival, positive)
 
@@ -242,7 +242,7 @@ def _one_positive(logits: Tensor, column: Tensor, decoupled: bool) -> RowLoss:
 def _several(logits: Tensor, positives: Tensor, form: Form) -> RowLoss:
     """Any number of positives, ``positives [r, C]`` bool."""
     count = positives.sum(1, keepdim=True)
-    mean = positives / count.clamp_min(1)
+    mean = positives.to(logits.dtype) / count.clamp_min(1)
     similarity = _dot(mean, logits)
     top = logits.masked_fill(~positives, -torch.inf)
     rivals = logits.masked_fill(positives, -torch.inf)
@@ -262,7 +262,7 @@ def _several(logits: Tensor, positives: Tensor, form: Form) -> RowLoss:
 
 
 def _own_denominator(logits: Tensor, positives: Tensor, mean: Tensor, rest: Tensor, shares: Tensor) -> Tensor:
-    """Each positive against the negatives alone; ``rest [r, 1]`` is their log-sum-exp, ``shares`` their softmax."""
+    """Each positive against the negatives, with their log-sum-exp ``rest [r, 1]`` and softmax ``shares``."""
     gap = torch.where(positives, rest - logits, -torch.inf)
     loss = _dot(mean, torch.nn.functional.softplus(gap))
     pull = mean * gap.sigmoid()

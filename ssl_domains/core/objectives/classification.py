@@ -105,7 +105,7 @@ class BinaryCrossEntropy(Objective):
         """Loss of the global batch.
 
         Args:
-            logits: ``[M]`` or ``[M, C]``.
+            logits: ``[M]`` or ``[M, C]``; also ``[M, 1]`` for a target ``[M]``.
             target: the same shape; bool, 0 / 1, or probabilities; NaN where unknown.
             weights: ``[M]`` or None.
 
@@ -115,6 +115,8 @@ class BinaryCrossEntropy(Objective):
         Raises:
             ValueError: shapes do not match.
         """
+        if target.ndim == 1 and logits.ndim == 2 and logits.shape[1] == 1:
+            logits = logits.squeeze(1)
         if logits.shape != target.shape or logits.ndim not in (1, 2):
             raise ValueError(
                 f"binary_cross_entropy: expected logits and target of one shape [M] or [M, C], got "

@@ -16,6 +16,7 @@ from ssl_domains.core.objectives.base import Objective, Terms
 from ssl_domains.core.objectives.clustering import sinkhorn
 from ssl_domains.core.objectives.numerics import at_least_float32, full_precision, global_mean, positive
 from ssl_domains.core.registry import objective
+from ssl_domains.core.schedules import Ramp
 
 Logits = Tensor | Sequence[Tensor]
 
@@ -28,8 +29,9 @@ class TeacherCrossEntropy(Objective):
     ``p_s = softmax(student / student_temperature)``; the mean over all pairs (t, s).
 
     The center is an EMA of the teacher's mean logits over the global batch and all its views.
-    In training mode every ``forward`` moves it by one step AFTER its loss is computed, as the
-    official code does; in eval mode nothing moves. :meth:`update_center` is that step.
+    In training mode each call only adds its logits to a sum; :meth:`after_step` then moves the
+    center once per optimizer step, so that accumulated micro-batches act like one batch. In
+    eval mode nothing is gathered.
 
     Source: DINO (Caron et al. 2021, arXiv 2104.14294), algorithm 1; iBOT (Zhou et al. 2022,
     arXiv 2111.07832), eq. 2 on patch tokens: ``pairs="same_view"``, with an instance (so a
@@ -38,8 +40,10 @@ class TeacherCrossEntropy(Objective):
     Args:
         width: K, number of outputs of the heads.
         student_temperature: default 0.1.
-        teacher_temperature: default 0.04. A method ramps it by setting the attribute or by
-            the argument of the call.
+        teacher_temperature: default 0.04.
+        teacher_temperature_end: reached linearly over the first ``teacher_temperature_share`` of
+            the run (DINO: 0.07, over 30 of 100 epochs). Default None: no ramp.
+        teacher_temperature_share: default 0.3.
         center_momentum: default 0.9. iBOT uses 0.9 as well.
         centering: ``mean`` subtracts the center; ``sinkhorn`` balances the teacher's
             assignments over the batch; ``none`` is the known way into collapse. Default ``mean``.
@@ -54,12 +58,15 @@ class TeacherCrossEntropy(Objective):
     """
 
     center: Tensor
+    ramped_temperature: Tensor
 
     def __init__(
         self,
         width: int,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,
+        teacher_temperature_end: float | None = None,
+        teacher_temperature_share: float = 0.3,
         center_momentum: float = 0.9,
         centering: Literal["mean", "sinkhorn", "none"] = "mean",
         sinkhorn_iterations: int = 3,
@@ -71,6 +78,7 @@ class TeacherCrossEntropy(Objective):
             width=width,
             student_temperature=student_temperature,
             teacher_temperature=teacher_temperature,
+            teacher_temperature_end=1.0 if teacher_temperature_end is None else teacher_temperature_end,
             sinkhorn_iterations=sinkhorn_iterations,
         )
         if not 0.0 <= center_momentum <= 1.0:
@@ -87,6 +95,14 @@ class TeacherCrossEntropy(Objective):
         self.center_momentum, self.centering = center_momentum, centering
         self.sinkhorn_iterations = sinkhorn_iterations
         self.register_buffer("center", torch.zeros(width))
+        self.ramp: Ramp | None = None
+        if teacher_temperature_end is not None:
+            self.ramp = Ramp(
+                teacher_temperature, teacher_temperature_end, "warmup", share=teacher_temperature_share
+            )
+            # A buffer, so that a resumed run goes on with the temperature it stopped at.
+            self.register_buffer("ramped_temperature", torch.tensor(teacher_temperature))
+        self._seen: Tensor | None = None  # [K + 1]: sum of the logits since the last step, and rows
 
     def forward(
         self,
@@ -102,7 +118,7 @@ class TeacherCrossEntropy(Objective):
             student: a list of ``[B, K]``, one per view, the teacher's views first and in their
                 order; or one ``[M, K]`` (masked tokens, ``pairs="same_view"``).
             teacher: a list of ``[B, K]``, or one ``[M, K]``.
-            teacher_temperature: for this call; None: the attribute.
+            teacher_temperature: for this call; None: as configured.
             weights: ``[B]`` weights of the rows, alike in all pairs (iBOT: 1 / number of masked
                 tokens of the row's image); None: all 1.
 
@@ -124,7 +140,8 @@ class TeacherCrossEntropy(Objective):
             entropies = [torch.special.entr(p).sum(dim=1) for p in targets]
             entropy = global_mean(torch.cat([entropies[t] for t, _ in couples]), weight)
         if self.training and self.centering == "mean":
-            self.update_center(teachers)
+            gathered = _logit_sums(teachers, self.center)
+            self._seen = gathered if self._seen is None else self._seen + gathered
         parts = {"teacher_entropy": entropy, "kl": total.detach() - entropy}
         return Terms(total, parts, {"uniform": math.log(self.width), "constant": 0.0})
 
@@ -136,14 +153,27 @@ class TeacherCrossEntropy(Objective):
     def targets(self, teacher: Logits, teacher_temperature: float | None = None) -> list[Tensor]:
         """The teacher's centred and sharpened probabilities: for each view ``[B, K]``, detached."""
         teachers = [at_least_float32(t) for t in _as_list(teacher)]
-        temperature = self.teacher_temperature if teacher_temperature is None else teacher_temperature
-        positive("teacher_cross_entropy", teacher_temperature=temperature)
-        if self.centering == "sinkhorn":
-            codes = sinkhorn(torch.cat(teachers), temperature, self.sinkhorn_iterations)
-            return list(codes.split([len(t) for t in teachers]))
+        temperature: float | Tensor = (
+            self.teacher_temperature if self.ramp is None else self.ramped_temperature
+        )
+        if teacher_temperature is not None:
+            positive("teacher_cross_entropy", teacher_temperature=teacher_temperature)
+            temperature = teacher_temperature
         if self.centering == "mean":
             teachers = [t - self.center for t in teachers]
-        return [F.softmax(t / temperature, dim=1) for t in teachers]
+        sharp = [t / temperature for t in teachers]
+        if self.centering != "sinkhorn":
+            return [F.softmax(t, dim=1) for t in sharp]
+        codes = sinkhorn(torch.cat(sharp), 1.0, self.sinkhorn_iterations)
+        return list(codes.split([len(t) for t in teachers]))
+
+    def after_step(self, fraction: float) -> None:
+        """Moves the center by what was seen since the last step, and the temperature's ramp."""
+        if self._seen is not None:
+            self._move_center(self._seen)
+            self._seen = None
+        if self.ramp is not None:
+            self.ramped_temperature.fill_(self.ramp.value(fraction))
 
     @torch.no_grad()
     def update_center(self, teacher: Logits) -> None:
@@ -152,10 +182,11 @@ class TeacherCrossEntropy(Objective):
         Args:
             teacher: logits as in the call. Where no process has a row, nothing moves.
         """
-        views = [t.to(self.center.dtype) for t in _as_list(teacher)]
-        total = torch.stack([v.sum(dim=0) for v in views]).sum(dim=0)
-        count = total.new_full((1,), float(sum(len(v) for v in views)))
-        joined = all_reduce_sum(torch.cat([total, count]))
+        self._move_center(_logit_sums(_as_list(teacher), self.center))
+
+    @torch.no_grad()
+    def _move_center(self, seen: Tensor) -> None:
+        joined = all_reduce_sum(seen)
         total, count = joined[:-1], joined[-1]
         mean = torch.where(count > 0, total / count.clamp_min(1), self.center)
         self.center.lerp_(mean, 1.0 - self.center_momentum)
@@ -189,6 +220,13 @@ class TeacherCrossEntropy(Objective):
                 "use at least 2"
             )
         return problems
+
+
+@torch.no_grad()
+def _logit_sums(views: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Sum of the logits over all rows of all views, and the number of rows: ``[K + 1]``."""
+    total = torch.stack([v.to(like.dtype).sum(dim=0) for v in views]).sum(dim=0)
+    return torch.cat([total, total.new_full((1,), float(sum(len(v) for v in views)))])
 
 
 def _as_list(logits: Logits) -> list[Tensor]:

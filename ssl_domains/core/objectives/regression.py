@@ -36,10 +36,11 @@ class _Regression(Objective):
     def prepare(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Both in at least float32; the target detached and row-normalised as configured."""
         same_shape(getattr(self, "registered_name", type(self).__name__), prediction, target)
-        target = at_least_float32(target.detach() if self.stop_gradient else target)
+        prediction = at_least_float32(prediction)
+        target = (target.detach() if self.stop_gradient else target).to(prediction.dtype)
         if self.normalize_target:
             target = F.layer_norm(target, target.shape[-1:], eps=1e-6)
-        return at_least_float32(prediction), target
+        return prediction, target
 
 
 @objective("cosine_regression")
@@ -47,8 +48,8 @@ class CosineRegression(_Regression):
     """Cosine regression of one view's prediction on the other view's projection.
 
     ``form="byol"``: ``2 - 2 cos(p, z)``, the squared distance of the unit vectors (Grill et
-    al. 2020, eq. 2). ``form="simsiam"``: ``-cos(p, z)`` (Chen & He 2021, eq. 1). For the
-    symmetric loss call it once in each direction and average (SimSiam) or add (BYOL).
+    al. 2020, eq. 2). ``form="simsiam"``: ``-cos(p, z)`` (Chen & He 2021, eq. 1). The
+    symmetric loss is :meth:`over_views`, the mean of both directions (BYOL's code adds them).
 
     Args:
         form: see above. Default ``byol``.
@@ -242,8 +243,7 @@ class MaskedSmoothL1(_MaskedError):
         self.beta = beta
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        dtype = torch.promote_types(prediction.dtype, target.dtype)
-        return F.smooth_l1_loss(prediction.to(dtype), target.to(dtype), reduction="none", beta=self.beta)
+        return F.smooth_l1_loss(prediction, target, reduction="none", beta=self.beta)
 
 
 def _cosine(first: Tensor, second: Tensor, eps: float) -> Tensor:

@@ -104,6 +104,12 @@ def test_gradients_and_precision():
     assert BinaryCrossEntropy()(logits.bfloat16(), many).total.dtype == torch.float32
 
 
+def test_binary_takes_a_head_of_one_output():
+    logits, target = rand(9, 4, 1), torch.tensor([True, False, True, True])
+    one = BinaryCrossEntropy()
+    torch.testing.assert_close(one(logits, target).total, one(logits.squeeze(1), target).total)
+
+
 def test_bad_arguments():
     with pytest.raises(UserError, match="label_smoothing"):
         CrossEntropy(1.0)

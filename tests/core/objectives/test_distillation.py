@@ -50,7 +50,8 @@ def test_equals_lightly_over_several_steps():
     theirs, ours = loss.DINOLoss(output_dim=5).double(), make()
     for step in range(3):
         students, teachers = [logits(10 * step + i) for i in range(4)], [logits(90 + step), logits(95 + step)]
-        torch.testing.assert_close(ours(students, teachers).total, theirs(teachers, students))
+        torch.testing.assert_close(ours.over_views(students, teachers).total, theirs(teachers, students))
+        ours.after_step(0.0)
         torch.testing.assert_close(ours.center, theirs.center.flatten())
 
 
@@ -58,16 +59,45 @@ def test_the_center_moves_in_training_mode_only():
     teachers = [logits(1) + 3, logits(2) + 3]
     objective = make(center_momentum=0.9)
     objective(teachers, teachers)
+    assert objective.center.abs().sum() == 0
+    objective.after_step(0.0)
     torch.testing.assert_close(objective.center, 0.1 * torch.cat(teachers).mean(0))
     before = objective.center.clone()
+    objective.after_step(0.1)
     objective.eval()(teachers, teachers)
+    objective.after_step(0.2)
     torch.testing.assert_close(objective.center, before, rtol=0, atol=0)
     objective.update_center(teachers)
     torch.testing.assert_close(objective.center, 0.9 * before + 0.1 * torch.cat(teachers).mean(0))
     for centering in ("sinkhorn", "none"):
         other = make(centering=centering)
         other(teachers, teachers)
+        other.after_step(0.0)
         assert other.center.abs().sum() == 0
+
+
+def test_micro_batches_move_the_center_like_one_batch():
+    whole, parts = make(), make()
+    views = [logits(1), logits(2)]
+    whole(views, views)
+    for rows in (slice(0, 2), slice(2, 6)):
+        parts([v[rows] for v in views], [v[rows] for v in views])
+    whole.after_step(0.0)
+    parts.after_step(0.0)
+    torch.testing.assert_close(parts.center, whole.center)
+
+
+def test_the_temperature_ramps_and_resumes():
+    views = [logits(1), logits(2)]
+    ramped = make(teacher_temperature=0.04, teacher_temperature_end=0.07, centering="none")
+    for fraction, temperature in ((None, 0.04), (0.15, 0.055), (0.3, 0.07), (0.9, 0.07)):
+        if fraction is not None:
+            ramped.after_step(fraction)
+        expected = make(teacher_temperature=temperature, centering="none")(views, views).total
+        torch.testing.assert_close(ramped(views, views).total, expected, rtol=1e-6, atol=0)
+    resumed = make(teacher_temperature=0.04, teacher_temperature_end=0.07, centering="none")
+    resumed.load_state_dict(ramped.state_dict())
+    torch.testing.assert_close(resumed(views, views).total, ramped(views, views).total, rtol=0, atol=0)
 
 
 def test_the_center_converges_to_the_mean_and_travels():

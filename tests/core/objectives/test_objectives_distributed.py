@@ -75,6 +75,7 @@ def run(name, rows):
     }[kind]
     terms = objective(*arguments, **({"weights": weights} if kind == "weighted" else {}))
     terms.total.backward()
+    objective.after_step(0.5)
     grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in inputs]
     return {
         "total": terms.total.detach(),

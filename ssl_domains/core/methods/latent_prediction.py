@@ -75,6 +75,7 @@ class LatentPrediction(Method):
 
     def after_step(self, progress: Progress) -> None:
         self.teacher.update(self.encoder, self.momentum.at(progress.fraction))
+        self.objective.after_step(progress.fraction)
 
     def encoder_for_export(self) -> Encoder:
         return self.teacher.module if self.export == "teacher" else self.encoder  # type: ignore[return-value]

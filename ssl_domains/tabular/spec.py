@@ -145,9 +145,8 @@ class TableSpec:
 
 def _column(values: dict[str, Any]) -> ColumnSpec:
     known = {field.name for field in fields(ColumnSpec)}
-    return ColumnSpec(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-    )
+    kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    return ColumnSpec(**kept)
 
 
 def _to_normal(z: np.ndarray, column: ColumnSpec) -> np.ndarray:

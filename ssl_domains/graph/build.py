@@ -1,0 +1,232 @@
+"""From what was read to a source: fit columns on the train split, encode, mend edges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ssl_domains.core.errors import DataError
+from ssl_domains.graph.columns import column_kinds, encode, fit_column
+from ssl_domains.graph.data import GraphSource
+from ssl_domains.graph.raw import CleanEdges, RawGraph, check_features, clean_edges, edge_notes
+from ssl_domains.graph.sampling import ranges
+from ssl_domains.graph.spec import GraphSpec, NodeColumn
+from ssl_domains.graph.splits import encode_labels, given_splits, random_splits
+
+
+def read_raw(
+    source: Any,
+    nodes: Any,
+    edges: Any,
+    *,
+    node_id: str | None = None,
+    edge_source: str | None = None,
+    edge_target: str | None = None,
+    label: str | None = None,
+    graph: str | None = None,
+    split: str | None = None,
+    level: str | None = None,
+) -> RawGraph:
+    """Reads ``source``, or the tables ``nodes`` and ``edges``; see :meth:`GraphDomain.open`."""
+    if source is not None and (nodes is not None or edges is not None):
+        raise DataError("data: give either data.source, or data.nodes and data.edges, not both")
+    if source is not None:
+        from ssl_domains.graph.readers import read_source
+
+        return read_source(source, label, split, level)
+    if edges is None:
+        what = "data.nodes is given but data.edges is not" if nodes is not None else "no data"
+        raise DataError(f"data: {what}; give data.edges (and data.nodes), or data.source")
+    from ssl_domains.graph.tables import read_tables
+
+    return read_tables(
+        nodes,
+        edges,
+        node_id=node_id,
+        edge_source=edge_source,
+        edge_target=edge_target,
+        label=label,
+        split=split,
+        graph=graph,
+    )
+
+
+def train_nodes(raw: RawGraph, splits: dict[str, np.ndarray]) -> np.ndarray:
+    """``[n]`` nodes that statistics are fitted on: the train split and the unlabelled, that is
+    all but validation and test."""
+    n = raw.n_nodes if raw.level == "node" else len(raw.ptr) - 1
+    train = np.setdiff1d(np.arange(n), np.concatenate([splits["valid"], splits["test"]]))
+    if raw.level == "node":
+        return train
+    return ranges(raw.ptr[train], raw.ptr[train + 1] - raw.ptr[train])
+
+
+def fit_columns(
+    raw: RawGraph,
+    train: np.ndarray,
+    text: Sequence[str],
+    exclude: Sequence[str],
+    columns: dict[str, str],
+    max_words: int,
+    max_categories: int,
+) -> tuple[NodeColumn, ...]:
+    """Fitted columns of a node table; what is left out goes to ``raw.notes``."""
+    if raw.table is None:
+        if text or exclude or columns:
+            raise DataError(f"{raw.origin}: data.text, data.exclude and data.columns need a node table")
+        return ()
+    kinds, notes = column_kinds(raw.table, raw.origin, {**raw.kinds, **columns}, text, exclude)
+    raw.notes += notes
+    fitted = []
+    for name, kind in kinds.items():
+        column = fit_column(raw.table[name], kind, train, raw.origin, raw.ids, max_words, max_categories)
+        if column is None:
+            raw.notes.append(f"column {name!r} is constant on the train split and is left out")
+        else:
+            fitted.append(column)
+    return tuple(fitted)
+
+
+def degree_of(clean: CleanEdges, n_nodes: int) -> np.ndarray:
+    """``[N]`` number of incoming edges, without self-loops."""
+    return np.bincount(clean.edge_index[1], minlength=n_nodes)
+
+
+def node_features(raw: RawGraph, clean: CleanEdges, spec: GraphSpec) -> np.ndarray:
+    """``[N, F]`` float32: given features, encoded columns, or one-hot degrees.
+
+    Raises:
+        DataError: not finite, or not what the spec was fitted on.
+    """
+    if spec.degree_cap is not None:
+        degrees = np.minimum(degree_of(clean, raw.n_nodes), spec.degree_cap)
+        return np.eye(spec.degree_cap + 1, dtype=np.float32)[degrees]
+    if spec.columns:
+        if raw.table is None:
+            wanted = ", ".join(column.name for column in spec.columns)
+            raise DataError(
+                f"{raw.origin}: the encoder was trained with node columns ({wanted}), the data has none"
+            )
+        return encode(raw.table, spec.columns, raw.origin, raw.ids)
+    if raw.features is None:
+        raise DataError(
+            f"{raw.origin}: the encoder was trained with {spec.features} node features, the data has none"
+        )
+    check_features(raw.features, raw.origin, raw.ids)
+    if spec.features and raw.features.shape[1] != spec.features:
+        raise DataError(
+            f"{raw.origin}: nodes have {raw.features.shape[1]} features, "
+            f"the encoder was trained with {spec.features}"
+        )
+    return raw.features.astype(np.float32)
+
+
+def _labels(
+    raw: RawGraph, task: str | None, classes: Sequence[str]
+) -> tuple[Any, str | None, list[str] | None]:
+    if raw.labels is None:
+        return None, None, None
+    return encode_labels(raw.labels, task, raw.origin, classes)
+
+
+def _splits(
+    raw: RawGraph, labels: np.ndarray | None, task: str | None, valid: float, test: float, seed: int
+) -> dict[str, np.ndarray]:
+    if raw.split is not None:
+        return given_splits(raw.split, raw.origin)
+    n = raw.n_nodes if raw.level == "node" else len(raw.ptr) - 1
+    splits = random_splits(labels, task, n, valid, test, seed)
+    if len(splits["train"]) == 0:
+        raise DataError(
+            f"{raw.origin}: no sample has a label; leave data.label out to pretrain without labels"
+        )
+    return splits
+
+
+def new_spec(raw: RawGraph, clean: CleanEdges, columns: tuple[NodeColumn, ...], **known: Any) -> GraphSpec:
+    """The spec of freshly fitted data; ``degree_cap`` is kept only where there are no features."""
+    if columns or raw.features is not None:
+        known["degree_cap"] = None
+    else:
+        raw.notes.append("nodes have no features; they get their one-hot degree")
+        known["degree_cap"] = min(known["degree_cap"], int(degree_of(clean, raw.n_nodes).max()))
+    spec = GraphSpec(
+        features=0,
+        level="node" if raw.level == "node" else "graph",
+        columns=columns,
+        edge_features=0 if clean.edge_attr is None else clean.edge_attr.shape[1],
+        edge_columns=raw.edge_columns,
+        weighted=clean.edge_weight is not None,
+        n_nodes=raw.n_nodes,
+        n_edges=clean.edge_index.shape[1],
+        n_graphs=len(raw.ptr) - 1,
+        **known,
+    )
+    return spec
+
+
+def build_source(
+    raw: RawGraph,
+    spec: GraphSpec | None = None,
+    *,
+    task: str | None = None,
+    text: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    columns: dict[str, str] | None = None,
+    max_words: int = 1000,
+    max_categories: int = 100,
+    degree_cap: int = 400,
+    valid: float = 0.1,
+    test: float = 0.1,
+    directed: bool = False,
+    self_loops: bool = True,
+    neighbors: Sequence[int] | None = None,
+    full_batch_limit: int = 200_000,
+    seed: int = 0,
+) -> GraphSource:
+    """A source from what was read: fits a new spec, or applies a fitted ``spec`` to new data."""
+    clean = clean_edges(raw, spec.directed if spec else directed)
+    raw.notes += edge_notes(clean)
+    labels, task, names = _labels(raw, task, spec.classes if spec else ())
+    splits = _splits(raw, labels, task, valid, test, seed)
+    if spec is None:
+        fitted = fit_columns(
+            raw, train_nodes(raw, splits), text, exclude, columns or {}, max_words, max_categories
+        )
+        spec = new_spec(
+            raw,
+            clean,
+            fitted,
+            degree_cap=degree_cap,
+            directed=directed,
+            self_loops=self_loops,
+            classes=tuple(names or ()),
+        )
+    _check_edges(raw, clean, spec)
+    features = node_features(raw, clean, spec)
+    spec = replace(spec, features=features.shape[1])
+    if neighbors is None and raw.level == "node" and raw.n_nodes > full_batch_limit:
+        neighbors = [10, 10]
+        raw.notes.append(
+            f"over {full_batch_limit} nodes (data.full_batch_limit): "
+            f"neighbours are sampled, 10 in each of 2 hops"
+        )
+    return GraphSource(
+        raw, clean, features, spec, splits, labels, task, names, neighbors=neighbors, seed=seed
+    )
+
+
+def _check_edges(raw: RawGraph, clean: CleanEdges, spec: GraphSpec) -> None:
+    """Raises DataError when edges carry other features than the spec says."""
+    found = 0 if clean.edge_attr is None else clean.edge_attr.shape[1]
+    if found != spec.edge_features:
+        names = ", ".join(spec.edge_columns)
+        raise DataError(
+            f"{raw.origin}: edges have {found} features, "
+            f"the encoder was trained with {spec.edge_features} ({names})"
+        )
+    if spec.weighted and clean.edge_weight is None:
+        raise DataError(f"{raw.origin}: the encoder was trained with edge weights, the data has none")

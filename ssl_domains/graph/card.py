@@ -1,0 +1,77 @@
+"""Numbers about a graph for ``inspect`` and the report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ssl_domains.graph.data import GraphSource
+
+
+def card(source: GraphSource) -> dict[str, Any]:
+    """Counts and quantiles of a source; see the keys below."""
+    degrees = np.diff(source.incoming.ptr)
+    edges = source.edges
+    numbers: dict[str, Any] = {
+        "samples": len(source),
+        "level": source.spec.level,
+        "nodes": source.raw.n_nodes,
+        "edges": int(edges.edge_index.shape[1]),
+        "graphs": len(source.raw.ptr) - 1,
+        "directed": source.spec.directed,
+        "components": components(edges.edge_index, source.raw.n_nodes),
+        "isolated": edges.n_isolated,
+        "self_loops_found": edges.n_self_loops,
+        "duplicates_found": edges.n_duplicates,
+        "degree_quantiles": dict(
+            zip(("min", "25%", "50%", "75%", "max"), np.quantile(degrees, [0, 0.25, 0.5, 0.75, 1]).tolist())
+        ),
+        "features": source.spec.features,
+        "feature_sparsity": round(float((source.features == 0).mean()), 4),
+        "edge_features": source.spec.edge_features,
+        "splits": {name: len(rows) for name, rows in source.splits.items()},
+        "notes": source.notes,
+    }
+    if source.spec.level == "graph":
+        sizes = np.diff(source.raw.ptr)
+        numbers["nodes_per_graph"] = {
+            "min": int(sizes.min()),
+            "mean": float(sizes.mean()),
+            "max": int(sizes.max()),
+        }
+    if source.task is not None:
+        numbers.update(label_numbers(source))
+    return numbers
+
+
+def label_numbers(source: GraphSource) -> dict[str, Any]:
+    """Task, class balance, unlabelled samples, and homophily of node classes."""
+    out: dict[str, Any] = {"task": source.task}
+    labels = source.labels
+    if labels is None or source.task != "classification" or source.class_names is None:
+        return out
+    counts = np.bincount(labels[labels >= 0], minlength=len(source.class_names))
+    out["classes"] = dict(zip(source.class_names, counts.tolist()))
+    out["unlabelled"] = int((labels < 0).sum())
+    if source.spec.level == "node":
+        out["homophily"] = homophily(source.edges.edge_index, labels)
+    return out
+
+
+def components(edge_index: np.ndarray, n_nodes: int) -> int:
+    """Number of (weakly) connected components."""
+    from scipy import sparse
+    from scipy.sparse.csgraph import connected_components
+
+    source, target = edge_index
+    matrix = sparse.coo_matrix((np.ones(len(source), dtype=np.int8), (source, target)), (n_nodes, n_nodes))
+    return int(connected_components(matrix, directed=False)[0])
+
+
+def homophily(edge_index: np.ndarray, labels: np.ndarray) -> float | None:
+    """Share of edges between labelled nodes that join the same class; None without such edges."""
+    a, b = labels[edge_index[0]], labels[edge_index[1]]
+    known = (a >= 0) & (b >= 0)
+    return round(float((a == b)[known].mean()), 4) if known.any() else None

@@ -1,0 +1,211 @@
+"""The graph source: one large graph whose nodes are samples, or many small graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_domains.core.batch import Batch
+from ssl_domains.core.errors import DataError
+from ssl_domains.graph.raw import CleanEdges, RawGraph
+from ssl_domains.graph.sampling import Incoming, neighbourhood, ranges
+from ssl_domains.graph.spec import GraphSpec
+
+
+class GraphSource:
+    """Implements :class:`ssl_domains.core.interfaces.Source` for graphs.
+
+    ``fetch(indices).x`` is a PyG ``Data`` (nodes) or ``Batch`` (graphs) with
+
+    - ``x`` ``[n, F]``, ``edge_index`` ``[2, m]`` (self-loops exactly once when the spec says
+      so, at the end), ``edge_attr`` and ``edge_weight`` when there are any;
+    - ``node_index`` ``[n]`` global node numbers; they seed masks and views;
+    - node level: ``seed_index`` ``[B]``, where the batch's samples stand among the n nodes;
+    - graph level: ``batch`` ``[n]`` and ``ptr`` ``[B + 1]``;
+    - ``partial``: True for a sampled neighbourhood.
+
+    Attributes:
+        spec, splits, labels, task, class_names, full_batch: see the protocol. The splits hold
+            labelled samples (all samples when there are no labels).
+        pretrain_index: ``[n]`` what to pretrain on. Nodes: all of them - a transductive task
+            shows every node and edge, without labels. Graphs: "train" and the unlabelled.
+        neighbors: fan-outs of the neighbour sampling, or None.
+        notes: what was mended or left out, in sentences.
+    """
+
+    def __init__(
+        self,
+        raw: RawGraph,
+        edges: CleanEdges,
+        features: np.ndarray,
+        spec: GraphSpec,
+        splits: dict[str, np.ndarray],
+        labels: np.ndarray | None,
+        task: str | None,
+        class_names: list[str] | None,
+        *,
+        neighbors: Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.spec, self.splits, self.labels, self.task, self.class_names = (
+            spec,
+            splits,
+            labels,
+            task,
+            class_names,
+        )
+        self.raw, self.edges, self.seed = raw, edges, seed
+        self.features = features
+        self.notes = list(raw.notes)
+        self.neighbors = list(neighbors) if neighbors is not None else None
+        self.incoming = Incoming.of(edges.edge_index, raw.n_nodes)
+        self.full_batch = spec.level == "node" and self.neighbors is None
+        self.pretrain_index = self._pretrain_index()
+        self._whole: dict[str, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return self.raw.n_nodes if self.spec.level == "node" else len(self.raw.ptr) - 1
+
+    def _pretrain_index(self) -> np.ndarray:
+        if self.spec.level == "node":
+            return np.arange(len(self))
+        held_out = np.concatenate([self.splits["valid"], self.splits["test"]])
+        return np.setdiff1d(np.arange(len(self)), held_out)
+
+    def fetch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The samples with these numbers.
+
+        Raises:
+            DataError: a number is out of range, or a node is asked for twice in a sampled batch.
+        """
+        index = np.asarray(indices, dtype=np.int64)
+        if len(index) and not 0 <= index.min() <= index.max() < len(self):
+            raise DataError(
+                f"{self.raw.origin}: samples are 0 to {len(self) - 1}, asked for {index.min()}, {index.max()}"
+            )
+        if self.spec.level == "graph":
+            x = self._graphs(index)
+        elif self.full_batch:
+            x = self._whole_graph(index)
+        else:
+            x = self._sampled(index)
+        label = None if self.labels is None else torch.as_tensor(self.labels[index])
+        return Batch(x, torch.as_tensor(index), label)
+
+    def _tensors(
+        self, nodes: np.ndarray, edge_index: np.ndarray, rows: np.ndarray | slice
+    ) -> dict[str, Tensor]:
+        """``x``, ``edge_index``, ``edge_attr``, ``edge_weight`` and ``node_index``, with self-loops."""
+        out = {"x": torch.from_numpy(self.features[nodes]), "node_index": torch.from_numpy(nodes)}
+        n = len(nodes)
+        loops = np.arange(n) if self.spec.self_loops else np.arange(0)
+        joined = np.concatenate([edge_index, np.stack([loops, loops])], axis=1)
+        out["edge_index"] = torch.from_numpy(joined)
+        for name in ("edge_attr", "edge_weight"):
+            values = getattr(self.edges, name)
+            if values is not None:
+                out[name] = torch.from_numpy(self._with_loops(name, values[rows], edge_index[1], loops))
+        return out
+
+    @staticmethod
+    def _with_loops(name: str, values: np.ndarray, target: np.ndarray, loops: np.ndarray) -> np.ndarray:
+        """Edge values, then those of self-loops: weight 1, features the mean over the incoming edges."""
+        if name == "edge_weight":
+            return np.concatenate([values, np.ones(len(loops), dtype=values.dtype)])
+        total = np.zeros((len(loops), values.shape[1]), dtype=values.dtype)
+        if len(loops):
+            np.add.at(total, target, values)
+            total /= np.maximum(np.bincount(target, minlength=len(loops)), 1)[:, None].astype(values.dtype)
+        return np.concatenate([values, total])
+
+    def _whole_graph(self, index: np.ndarray) -> Any:
+        from torch_geometric.data import Data
+
+        if self._whole is None:
+            self._whole = self._tensors(np.arange(self.raw.n_nodes), self.edges.edge_index, slice(None))
+        return Data(**self._whole, seed_index=torch.from_numpy(index), partial=False)
+
+    def _sampled(self, index: np.ndarray) -> Any:
+        from torch_geometric.data import Data
+
+        assert self.neighbors is not None
+        if len(np.unique(index)) != len(index):
+            raise DataError(
+                f"{self.raw.origin}: a sampled batch needs distinct nodes; lower train.batch_size"
+            )
+        found = neighbourhood(self.incoming, index, self.neighbors, self.seed)
+        tensors = self._tensors(found.nodes, found.edge_index, found.edges)
+        return Data(**tensors, seed_index=torch.arange(len(index)), partial=True)
+
+    def _graphs(self, index: np.ndarray) -> Any:
+        from torch_geometric.data import Batch as GraphBatch
+
+        ptr = self.raw.ptr
+        first, sizes = ptr[index], ptr[index + 1] - ptr[index]
+        nodes = ranges(first, sizes)
+        starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        # Edges are sorted by target and graphs are runs of nodes, so a graph's edges are one run.
+        edge_first = self.incoming.ptr[first]
+        edge_counts = self.incoming.ptr[first + sizes] - edge_first
+        rows = ranges(edge_first, edge_counts)
+        shift = np.repeat(starts[:-1] - first, edge_counts)
+        tensors = self._tensors(nodes, self.edges.edge_index[:, rows] + shift, rows)
+        segment = torch.from_numpy(np.repeat(np.arange(len(index)), sizes))
+        return GraphBatch(**tensors, batch=segment, ptr=torch.from_numpy(starts), partial=False)
+
+    def smoothed(self, hops: int = 2) -> np.ndarray:
+        """``[N, F]`` features averaged over neighbours ``hops`` times with the symmetric
+        normalisation of GCN, self-loops included (SGC, ICML 2019): the baseline that a graph
+        encoder must beat to have learned anything."""
+        from scipy import sparse
+
+        n = self.raw.n_nodes
+        source, target = self.edges.edge_index
+        adjacency = sparse.csr_matrix(
+            (np.ones(len(source), np.float32), (target, source)), (n, n)
+        ) + sparse.eye(n, dtype=np.float32)
+        scale = sparse.diags(1.0 / np.sqrt(np.asarray(adjacency.sum(axis=1)).ravel()))
+        smooth = scale @ adjacency @ scale
+        out = self.features
+        for _ in range(hops):
+            out = smooth @ out
+        return np.ascontiguousarray(out, dtype=np.float32)
+
+    def raw_features(self, indices: np.ndarray) -> np.ndarray:
+        """``[n, F]``: nodes: the features; graphs: their mean and a histogram of log2 degrees."""
+        if self.spec.level == "node":
+            return self.features[indices]
+        return self._pooled(self.features, np.asarray(indices))
+
+    def raw_baselines(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """All plain-feature baselines by name: ``features`` and ``smoothed features``."""
+        indices = np.asarray(indices)
+        smooth = self.smoothed()
+        picked = smooth[indices] if self.spec.level == "node" else self._pooled(smooth, indices)
+        return {"features": self.raw_features(indices), "smoothed features": picked}
+
+    def _pooled(self, values: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """``[n, F + 9]`` mean over each graph's nodes, and shares of nodes with degree 0, 1, 2-3, 4-7 ..."""
+        ptr = self.raw.ptr
+        sizes = np.diff(ptr)[:, None]
+        means = np.add.reduceat(values, ptr[:-1], axis=0) / sizes
+        bins = np.minimum(np.ceil(np.log2(np.diff(self.incoming.ptr) + 1)).astype(np.int64), 8)
+        histogram = np.add.reduceat(np.eye(9, dtype=np.float32)[bins], ptr[:-1], axis=0) / sizes
+        return np.concatenate([means, histogram], axis=1)[indices].astype(np.float32)
+
+    def ids(self, indices: np.ndarray) -> Sequence[Any]:
+        """The user's own node ids, or graph ids at graph level."""
+        names = (
+            self.raw.ids if self.spec.level == "node" or self.raw.graph_ids is None else self.raw.graph_ids
+        )
+        return [names[int(i)] for i in indices]
+
+    def card(self) -> dict[str, Any]:
+        """Counts, components, degrees, feature sparsity, class balance, homophily, notes."""
+        from ssl_domains.graph.card import card
+
+        return card(self)

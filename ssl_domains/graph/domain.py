@@ -1,0 +1,171 @@
+"""The graph domain: what a recipe's ``domain: graph`` gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from ssl_domains.core.interfaces import Domain
+from ssl_domains.core.registry import domain
+from ssl_domains.graph.build import build_source, read_raw
+from ssl_domains.graph.data import GraphSource
+from ssl_domains.graph.spec import GraphSpec
+
+
+@domain("graph")
+class GraphDomain(Domain):
+    """One large graph (samples are nodes) or many small graphs (samples are graphs)."""
+
+    title: ClassVar[str] = (
+        "graphs: one large or many small; node and edge tables, PyG, NetworkX, GraphML, import graphs"
+    )
+    defaults: ClassVar[dict[str, str]] = {"encoder": "gat", "views": "graph_augment", "mask": "random"}
+
+    def open(  # type: ignore[override]
+        self,
+        source: Any = None,
+        nodes: Any = None,
+        edges: Any = None,
+        *,
+        node_id: str | None = None,
+        edge_source: str | None = None,
+        edge_target: str | None = None,
+        label: str | None = None,
+        graph: str | None = None,
+        split: str | None = None,
+        task: str | None = None,
+        level: str | None = None,
+        text: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        columns: dict[str, str] | None = None,
+        max_words: int = 1000,
+        max_categories: int = 100,
+        degree_cap: int = 400,
+        valid: float = 0.1,
+        test: float = 0.1,
+        directed: bool = False,
+        self_loops: bool = True,
+        neighbors: Sequence[int] | None = None,
+        full_batch_limit: int = 200_000,
+        seed: int = 0,
+    ) -> GraphSource:
+        """Opens graph data and fits scalers and vocabularies on the train split.
+
+        Args:
+            source: PyG data, a NetworkX graph, a .graphml or .gml file,
+                ``import-graph://PACKAGE`` or ``pyg://CLASS?root=...``; or give the tables:
+            nodes: node table (.csv, .tsv, .parquet, DataFrame); optional beside ``edges``.
+            edges: edge table.
+            node_id: id column of the node table; usual names are guessed.
+            edge_source: source column of the edge table; guessed.
+            edge_target: target column of the edge table; guessed.
+            label: column or node attribute that probes predict; optional.
+            graph: column with the graph of each node; samples become graphs.
+            split: column with train, valid or test; otherwise masks in the data, or random shares.
+            task: classification, regression or multilabel; guessed from the label.
+            level: node or graph, for PyG data.
+            text: columns to read as text.
+            exclude: columns to leave out.
+            columns: kinds of columns, ``{name: numeric | categorical | text}``; others are guessed.
+            max_words: cap of a text column's vocabulary.
+            max_categories: cap of a categorical column's one-hot.
+            degree_cap: with no features, one-hot degrees are capped here (GraphMAE: 400).
+            valid: share of the labelled samples for validation.
+            test: share of the labelled samples for the test.
+            directed: False adds every edge's reverse.
+            self_loops: every node gets exactly one self-loop (GraphMAE); False: none has.
+            neighbors: fan-out of each hop, such as [10, 10]; -1 takes all. None: full batch.
+            full_batch_limit: graphs with more nodes are sampled with [10, 10].
+            seed: of the random splits and the neighbour sampling.
+
+        Raises:
+            DataError: in one sentence, with the file, row or field.
+        """
+        raw = read_raw(
+            source,
+            nodes,
+            edges,
+            node_id=node_id,
+            edge_source=edge_source,
+            edge_target=edge_target,
+            label=label,
+            graph=graph,
+            split=split,
+            level=level,
+        )
+        return build_source(
+            raw,
+            task=task,
+            text=text,
+            exclude=exclude,
+            columns=columns,
+            max_words=max_words,
+            max_categories=max_categories,
+            degree_cap=degree_cap,
+            valid=valid,
+            test=test,
+            directed=directed,
+            self_loops=self_loops,
+            neighbors=neighbors,
+            full_batch_limit=full_batch_limit,
+            seed=seed,
+        )
+
+    def spec_from_dict(self, values: dict[str, Any]) -> GraphSpec:
+        """Reads a spec back from a run directory."""
+        return GraphSpec.from_dict(values)
+
+    def embed_source(  # type: ignore[override]
+        self,
+        spec: GraphSpec,
+        source: Any = None,
+        nodes: Any = None,
+        edges: Any = None,
+        *,
+        node_id: str | None = None,
+        edge_source: str | None = None,
+        edge_target: str | None = None,
+        label: str | None = None,
+        graph: str | None = None,
+        neighbors: Sequence[int] | None = None,
+        full_batch_limit: int = 200_000,
+        seed: int = 0,
+        **ignored: Any,
+    ) -> GraphSource:
+        """New data, encoded with a fitted spec; the label may be missing.
+
+        Args:
+            spec: what the encoder was trained with.
+            source, nodes, edges, node_id, edge_source, edge_target, label, graph, neighbors,
+                full_batch_limit, seed: as in :meth:`open`.
+            ignored: keys of the recipe's data section that the spec has settled.
+
+        Raises:
+            DataError: the data lacks a column or has other widths than the spec says.
+        """
+        raw = read_raw(
+            source,
+            nodes,
+            edges,
+            node_id=node_id,
+            edge_source=edge_source,
+            edge_target=edge_target,
+            label=label,
+            graph=graph,
+            level=ignored.get("level") or spec.level,
+        )
+        return build_source(raw, spec, neighbors=neighbors, full_batch_limit=full_batch_limit, seed=seed)
+
+    def inspect(self, **data: Any) -> tuple[dict[str, Any], str]:
+        """What was found, and the YAML lines that use it."""
+        found = self.open(**data)
+        lines = ["domain: graph", "data:"]
+        lines += [
+            f"  {key}: {value}" for key, value in data.items() if isinstance(value, str | int | float | list)
+        ]
+        card = found.card()
+        card["columns"] = {column.name: f"{column.kind} ({column.width})" for column in found.spec.columns}
+        if found.neighbors is not None and "neighbors" not in data:
+            lines.append(f"  neighbors: {found.neighbors}")
+        encoder = "gat" if found.spec.level == "node" else "gin"
+        return card, "\n".join([*lines, f"encoder: {{name: {encoder}}}"]) + "\n"

@@ -1,0 +1,91 @@
+"""What a graph looks like once it is read: widths, level, fitted columns. Travels with the encoder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["numeric", "categorical", "text"]
+
+
+@dataclass(frozen=True)
+class NodeColumn:
+    """One column of a node table, with what was fitted on the train split.
+
+    Attributes:
+        name: name in the table.
+        kind: ``numeric`` (standardised, 1 feature), ``categorical`` (one-hot) or ``text``
+            (bag of words, TF-IDF).
+        mean: mean of a numeric column.
+        std: standard deviation of a numeric column, positive.
+        words: categories, or the vocabulary of a text column.
+        idf: inverse document frequency of each word of a text column.
+    """
+
+    name: str
+    kind: Kind
+    mean: float = 0.0
+    std: float = 1.0
+    words: tuple[str, ...] = ()
+    idf: tuple[float, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Number of features that the column becomes."""
+        return 1 if self.kind == "numeric" else len(self.words)
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """Frozen description of a graph data set; encoders and views are built from it.
+
+    Attributes:
+        features: width F of the node features after encoding.
+        level: ``node``: samples are the nodes of one graph; ``graph``: samples are graphs.
+        columns: fitted columns of a node table; empty when features came as numbers.
+        degree_cap: with no features at all, nodes get their one-hot degree, capped here
+            (GraphMAE, appendix: 400); None otherwise.
+        directed: False: every edge runs both ways.
+        self_loops: True: every node has exactly one self-loop.
+        edge_features: width of ``edge_attr``, 0 for none.
+        edge_columns: names of the edge features.
+        weighted: True when edges carry a weight.
+        classes: names of the classes, so that new data get the same numbers.
+        n_nodes: nodes of the data that the spec was fitted on.
+        n_edges: directed edges, without self-loops.
+        n_graphs: graphs.
+    """
+
+    features: int
+    level: Literal["node", "graph"] = "node"
+    columns: tuple[NodeColumn, ...] = ()
+    degree_cap: int | None = None
+    directed: bool = False
+    self_loops: bool = True
+    edge_features: int = 0
+    edge_columns: tuple[str, ...] = ()
+    weighted: bool = False
+    classes: tuple[str, ...] = field(default=())
+    n_nodes: int = 0
+    n_edges: int = 0
+    n_graphs: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        values = asdict(self)
+        for key in ("columns", "edge_columns", "classes"):
+            values[key] = list(values[key])
+        for column in values["columns"]:
+            column.update(words=list(column["words"]), idf=list(column["idf"]))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> GraphSpec:
+        """Reads :meth:`to_dict` back."""
+        values = dict(values)
+        values["columns"] = tuple(
+            NodeColumn(**{**c, "words": tuple(c["words"]), "idf": tuple(c["idf"])}) for c in values["columns"]
+        )
+        for key in ("edge_columns", "classes"):
+            values[key] = tuple(values[key])
+        return cls(**values)

@@ -1,0 +1,151 @@
+"""The tabular domain: files, databases and frames of numbers and categories."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from ssl_domains.core.interfaces import Domain
+from ssl_domains.core.registry import domain
+from ssl_domains.tabular.data import TableOptions, TableSource, open_table
+from ssl_domains.tabular.plan import PlanOptions
+from ssl_domains.tabular.readers import open_reader
+from ssl_domains.tabular.spec import TableSpec
+
+
+def _names(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One name, several, or none."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+@domain("tabular")
+class Tabular(Domain):
+    """Tables: CSV, TSV, Parquet, Arrow, DataFrames, Hugging Face datasets, DuckDB and SQLite."""
+
+    title: ClassVar[str] = "tables: CSV, Parquet, Arrow, DataFrames, Hugging Face datasets, DuckDB, SQLite"
+    defaults: ClassVar[dict[str, str]] = {
+        "encoder": "ft_transformer",
+        "views": "column_corruption",
+        "mask": "disjoint_subsets",
+    }
+
+    def open(
+        self,
+        source: Any,
+        label: str | Sequence[str] | None = None,
+        task: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        exclude: str | Sequence[str] = (),
+        include: str | Sequence[str] | None = None,
+        id: str | None = None,
+        query: str | None = None,
+        table: str | None = None,
+        split: str | None = None,
+        valid: float = 0.1,
+        test: float = 0.1,
+        scaling: str = "standard",
+        max_categories: int = 1000,
+        inf: str = "error",
+        seed: int = 0,
+        limit: int | None = None,
+    ) -> TableSource:
+        """Opens a table; column types are inferred and fitted on the train rows.
+
+        Args:
+            source: a path (CSV, TSV, Parquet, Arrow or Feather, DuckDB, SQLite), a folder or a
+                glob of files with one header, a saved Hugging Face dataset,
+                ``package://PACKAGE/PATH``; in Python also a DataFrame, Arrow table or dataset.
+            label: a column, or several for ``multilabel``. Probes read it; it never is input.
+            task: ``classification``, ``regression`` or ``multilabel``; inferred when not given.
+            columns: kinds to set by hand, ``{age: numeric, zip: categorical, day: date}``.
+            exclude: columns to leave out.
+            include: the only columns to use.
+            id: a column of ids, kept for ``embed``; no input.
+            query: SQL on a database file.
+            table: a table of a database file.
+            split: a column that says train, valid or test; instead of ``valid`` and ``test``.
+            valid: share of validation rows.
+            test: share of test rows.
+            scaling: ``standard``, ``minmax`` (T-JEPA) or ``quantile``.
+            max_categories: a column's rarer values beyond these share one code.
+            inf: ``error``, or ``missing``: infinite values count as missing.
+            seed: of the split.
+            limit: use the first rows only.
+
+        Raises:
+            DataError: one sentence with file, row or column, and what to do.
+        """
+        text = [name for name, kind in (columns or {}).items() if kind == "categorical"]
+        reader = open_reader(source, query, table, text)
+        plan = PlanOptions(
+            columns=dict(columns or {}),
+            exclude=_names(exclude),
+            include=None if include is None else _names(include),
+            max_categories=max_categories,
+            scaling=scaling,
+            inf=inf,
+            seed=seed,
+        )
+        return open_table(reader, TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan))
+
+    def spec_from_dict(self, values: dict[str, Any]) -> TableSpec:
+        """Reads a :class:`TableSpec` back."""
+        return TableSpec.from_dict(values)
+
+    def embed_source(
+        self,
+        spec: TableSpec,
+        source: Any,
+        label: str | Sequence[str] | None = None,
+        task: str | None = None,
+        id: str | None = None,
+        query: str | None = None,
+        table: str | None = None,
+        split: str | None = None,
+        valid: float = 0.0,
+        test: float = 0.0,
+        inf: str = "error",
+        seed: int = 0,
+        limit: int | None = None,
+        **fitted: Any,
+    ) -> TableSource:
+        """Opens new rows with a fitted spec; all of them are "train" unless split.
+
+        Columns that the spec does not know are ignored, new categories get the code of unseen
+        ones. Arguments as of :meth:`open`; those that only matter for fitting (``columns``,
+        ``exclude``, ``include``, ``scaling``, ``max_categories``) are taken and ignored, so
+        that a run's own ``data`` section can be passed on.
+
+        Raises:
+            DataError: a column that the encoder needs is not there.
+        """
+        text = [column.source for column in spec.categorical]
+        reader = open_reader(source, query, table, text)
+        plan = PlanOptions(scaling=spec.scaling, inf=inf)
+        options = TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan)
+        return open_table(reader, options, spec)
+
+    def inspect(self, source: Any, **data: Any) -> tuple[dict[str, Any], str]:
+        """The card, and the recipe lines that use the table."""
+        opened = self.open(source, **data)
+        where = os.fspath(source) if isinstance(source, str | os.PathLike) else "table.parquet"
+        lines = ["domain: tabular", "data:", f"  source: {where}"]
+        lines += [f"  {key}: {value}" for key, value in data.items()]
+        if "label" not in data:
+            lines.append("  # label: COLUMN   (read by probes only)")
+        kinds = ", ".join(f"{name}: {kind}" for name, kind in _kinds(opened.spec).items())
+        if "columns" not in data:
+            lines.append(f"  # columns: {{{kinds}}}   (as found; write down what is wrong)")
+        return opened.card(), "\n".join(lines) + "\n"
+
+    def tree_baseline(self) -> bool:
+        """Boosted trees are the customary baseline on tables."""
+        return True
+
+
+def _kinds(spec: TableSpec) -> dict[str, str]:
+    """Kind of each column of the file."""
+    return {column.source: "date" if column.part else column.kind for column in spec.columns}

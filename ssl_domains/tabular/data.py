@@ -212,7 +212,9 @@ def _require_columns(spec: TableSpec, reader: Reader) -> None:
             )
 
 
-def _encode(reader: Reader, spec: TableSpec, split: np.ndarray, options: TableOptions, key: str | None) -> Encoded:
+def _encode(
+    reader: Reader, spec: TableSpec, split: np.ndarray, options: TableOptions, key: str | None
+) -> Encoded:
     """One streaming pass into arrays, in memory or on disk."""
     n, d_n, d_c = len(split), len(spec.numeric), len(spec.categorical)
     if 4 * n * (d_n + d_c) <= store.IN_MEMORY_BYTES:
@@ -254,7 +256,9 @@ def _fill(
         if start >= n:
             break
     if start < n:
-        raise DataError(f"{reader.name} gave {start} rows where {n} were expected; it changed while it was read")
+        raise DataError(
+            f"{reader.name} gave {start} rows where {n} were expected; it changed while it was read"
+        )
     return decide(collectors, options.task), pa.chunked_array(ids) if options.id else None
 
 
@@ -264,13 +268,18 @@ def _settle(*arrays: np.ndarray) -> None:
         Matrix(array).release()
 
 
-def _save(folder: Folder, spec: TableSpec, split: np.ndarray, labels: Labels, ids: pa.ChunkedArray | None) -> None:
+def _save(
+    folder: Folder, spec: TableSpec, split: np.ndarray, labels: Labels, ids: pa.ChunkedArray | None
+) -> None:
     folder.save("split", split)
     if labels.values is not None:
         folder.save("labels", labels.values)
     if ids is not None:
         table = pa.table({"id": ids})
-        with pa.OSFile(str(folder.path / "ids.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+        with (
+            pa.OSFile(str(folder.path / "ids.arrow"), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as out,
+        ):
             out.write_table(table)
     folder.meta({"spec": spec.to_dict(), "task": labels.task, "class_names": labels.class_names})
 
@@ -280,9 +289,10 @@ def _load(path: Path, name: str, folder: Folder | None = None) -> Encoded:
     try:
         meta = json.loads((path / "meta.json").read_text())
         arrays = {key: store.load_array(path, key) for key in ("numeric", "codes", "split", "labels")}
-        numeric, coded, split = arrays["numeric"], arrays["codes"], arrays["split"]
-        assert numeric is not None and coded is not None and split is not None
-    except (OSError, ValueError, AssertionError):
+        numeric, coded, split = (arrays[key] for key in ("numeric", "codes", "split"))
+        if numeric is None or coded is None or split is None:
+            raise ValueError("an array is missing")
+    except (OSError, ValueError):
         raise DataError(f"the cache entry {path} is damaged; delete that folder and start again") from None
     ids = None
     if (path / "ids.arrow").exists():

@@ -10,7 +10,16 @@ from typing import Any
 import pyarrow as pa
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.tabular.readers import BATCH_ROWS, Reader, _Base, array_of, cast, check_names, file_mark, promote
+from ssl_domains.tabular.readers import (
+    BATCH_ROWS,
+    Reader,
+    _Base,
+    array_of,
+    cast,
+    check_names,
+    file_mark,
+    promote,
+)
 
 
 def open_database(path: Path, query: str | None, table: str | None) -> Reader:
@@ -36,7 +45,10 @@ def _choose(path: Path, tables: list[str], query: str | None, table: str | None)
         return query.strip().rstrip(";")
     if table is None:
         if len(tables) != 1:
-            raise DataError(f"{path} has {len(tables)} tables ({', '.join(tables[:10])}); name one by data.table or give data.query")
+            raise DataError(
+                f"{path} has {len(tables)} tables ({', '.join(tables[:10])}); "
+                "name one by data.table or give data.query"
+            )
         table = tables[0]
     if table not in tables:
         raise DataError(f"{path} has no table {table!r}; there are: {', '.join(tables[:10])}")
@@ -54,7 +66,9 @@ class _DatabaseReader(_Base):
         return [*file_mark(self.path), self.sql]
 
     def _refuse(self, error: Exception) -> DataError:
-        return DataError(f"{self.path}: the query fails ({str(error).strip().splitlines()[0]}); correct data.query")
+        return DataError(
+            f"{self.path}: the query fails ({str(error).strip().splitlines()[0]}); correct data.query"
+        )
 
     def _check_rows(self, n_rows: int) -> int:
         if n_rows == 0:
@@ -71,7 +85,9 @@ class DuckDBReader(_DatabaseReader):
     def __init__(self, path: Path, query: str | None, table: str | None) -> None:
         self.path, self.name = path, str(path)
         with self._connect() as connection:
-            found = connection.execute("select table_name from information_schema.tables order by 1").fetchall()
+            found = connection.execute(
+                "select table_name from information_schema.tables order by 1"
+            ).fetchall()
             self.sql = _choose(path, [row[0] for row in found], query, table)
         with self._connect() as connection:
             try:
@@ -92,7 +108,10 @@ class DuckDBReader(_DatabaseReader):
         try:
             return duckdb.connect(str(self.path), read_only=True, config={"threads": 1})
         except duckdb.Error as error:
-            raise DataError(f"{self.path} cannot be opened ({str(error).splitlines()[0]}); close other programs that use it") from None
+            raise DataError(
+                f"{self.path} cannot be opened ({str(error).splitlines()[0]}); "
+                "close other programs that use it"
+            ) from None
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Rows in the order of the query."""
@@ -160,5 +179,7 @@ class SQLiteReader(_DatabaseReader):
             values = list(zip(*rows, strict=True))
             if values:
                 picked = (values[names.index(name)] for name in wanted)
-                arrays = [cast(array_of(item), field.type) for item, field in zip(picked, schema, strict=True)]
+                arrays = [
+                    cast(array_of(item), field.type) for item, field in zip(picked, schema, strict=True)
+                ]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)

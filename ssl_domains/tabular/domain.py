@@ -32,7 +32,7 @@ class Tabular(Domain):
         "mask": "disjoint_subsets",
     }
 
-    def open(
+    def open(  # type: ignore[override]
         self,
         source: Any,
         label: str | Sequence[str] | None = None,
@@ -89,13 +89,15 @@ class Tabular(Domain):
             inf=inf,
             seed=seed,
         )
-        return open_table(reader, TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan))
+        return open_table(
+            reader, TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan)
+        )
 
     def spec_from_dict(self, values: dict[str, Any]) -> TableSpec:
         """Reads a :class:`TableSpec` back."""
         return TableSpec.from_dict(values)
 
-    def embed_source(
+    def embed_source(  # type: ignore[override]
         self,
         spec: TableSpec,
         source: Any,
@@ -128,7 +130,9 @@ class Tabular(Domain):
         options = TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan)
         return open_table(reader, options, spec)
 
-    def inspect(self, source: Any, **data: Any) -> tuple[dict[str, Any], str]:
+    def inspect(  # type: ignore[override]
+        self, source: Any, **data: Any
+    ) -> tuple[dict[str, Any], str]:
         """The card, and the recipe lines that use the table."""
         opened = self.open(source, **data)
         where = os.fspath(source) if isinstance(source, str | os.PathLike) else "table.parquet"

@@ -139,7 +139,9 @@ class FTTransformer(Encoder):
         if pooled == "cls" and registers < 1:
             raise ValueError("encoder.pooled: cls needs encoder.registers of at least 1")
         if maskable_register and pooled == "cls":
-            raise ValueError("encoder.pooled: cls needs a register that no mask hides (maskable_register: false)")
+            raise ValueError(
+                "encoder.pooled: cls needs a register that no mask hides (maskable_register: false)"
+            )
         self.spec, self.width, self.pooling = spec, width, pooled
         self.n_registers, self.maskable_register = registers, maskable_register
         self.position_base = position_base if positions == "sincos" else None

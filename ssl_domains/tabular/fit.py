@@ -57,7 +57,7 @@ def finite(values: np.ndarray, start: int, name: str, reader: Reader, inf: str) 
 
 @dataclass
 class NumberFit:
-    """Mean and variance (Chan's pairwise update), range, quantiles, and whether it is a flag or a row number."""
+    """Mean and variance (Chan's pairwise update), range, quantiles; is it a flag, a row number?"""
 
     source: str
     part: str | None = None
@@ -123,12 +123,23 @@ class NumberFit:
         if self.few is not None and self.part is None and not self.keep_numeric and self._is_flag():
             known = {number_text(value) or "": count for value, count in sorted(self.few.items())}
             counts = (self.n_missing, 0, *known.values())
-            return ColumnSpec(self.name, "categorical", self.source, None, categories=tuple(known), counts=counts,
-                              missing=missing)  # fmt: skip
+            return ColumnSpec(
+                self.name, "categorical", self.source, categories=tuple(known), counts=counts, missing=missing
+            )
         quantiles = np.quantile(np.concatenate(self.samples), np.linspace(0, 1, N_QUANTILES))
         std = math.sqrt(self.square / self.n)
-        return ColumnSpec(self.name, "numeric", self.source, self.part, self.mean, std or 1.0, self.low, self.high,
-                          tuple(map(float, quantiles)), missing=missing)  # fmt: skip
+        return ColumnSpec(
+            self.name,
+            "numeric",
+            self.source,
+            self.part,
+            mean=self.mean,
+            std=std or 1.0,
+            min=self.low,
+            max=self.high,
+            quantiles=tuple(map(float, quantiles)),
+            missing=missing,
+        )
 
     def _is_flag(self) -> bool:
         """Two whole numbers, such as 0 and 1; or a single value that is sometimes missing."""
@@ -205,8 +216,8 @@ class TextFit:
         if self.odd is not None and self.n_numbers >= MIXED_SHARE * self.n_all:
             row, value = self.odd
             raise DataError(
-                f"{reader.where(row)}: column {self.source!r} holds numbers but here the text {value!r}; correct "
-                f"it, or set data.columns: {{{self.source}: numeric}} to take such texts as missing, or "
+                f"{reader.where(row)}: column {self.source!r} holds numbers but here the text {value!r}; "
+                f"correct it, or set data.columns: {{{self.source}: numeric}} to take such texts as missing, or "
                 f"{{{self.source}: categorical}}"
             )
         return None
@@ -223,8 +234,9 @@ class TextFit:
         rare = self.n - sum(self.counter[value] for value in kept)
         counts = (self.n_missing, rare, *(self.counter[value] for value in kept))
         missing = self.n_missing / (self.n + self.n_missing)
-        return ColumnSpec(self.name, "categorical", self.source, categories=tuple(kept), counts=counts,
-                          missing=missing)  # fmt: skip
+        return ColumnSpec(
+            self.name, "categorical", self.source, categories=tuple(kept), counts=counts, missing=missing
+        )
 
     def _frequent(self) -> list[str]:
         """Sorted categories: all of them, or the most frequent among those seen twice."""

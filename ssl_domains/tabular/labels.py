@@ -115,7 +115,9 @@ def _classes(column: ColumnCollector) -> Labels:
         return Labels(table[values], "classification", ranked)
     known = np.unique(values[~np.isnan(values)])
     if len(known) > MAX_TEXT_CLASSES:
-        raise DataError(f"data.label: {column.name!r} has {len(known)} different numbers; set data.task: regression")
+        raise DataError(
+            f"data.label: {column.name!r} has {len(known)} different numbers; set data.task: regression"
+        )
     places = np.searchsorted(known, np.nan_to_num(values, nan=known[0]))
     codes = np.where(np.isnan(values), -1, places).astype(np.int64)
     return Labels(codes, "classification", [number_text(value) or "" for value in known])
@@ -125,7 +127,9 @@ def _regression(columns: list[ColumnCollector]) -> np.ndarray:
     """``[n]`` or ``[n, L]`` float32, NaN unknown."""
     for column in columns:
         if column.textual:
-            raise DataError(f"data.label: {column.name!r} holds texts, which data.task: regression cannot use")
+            raise DataError(
+                f"data.label: {column.name!r} holds texts, which data.task: regression cannot use"
+            )
     values = np.stack([column.values() for column in columns], axis=1).astype(np.float32)
     return values[:, 0] if len(columns) == 1 else values
 
@@ -136,10 +140,14 @@ def _flags(column: ColumnCollector) -> np.ndarray:
     if not column.textual:
         known = set(np.unique(values[~np.isnan(values)]).tolist())
         if not known <= {0.0, 1.0}:
-            raise DataError(f"data.label: {column.name!r} is no flag (0 or 1), which data.task: multilabel needs")
+            raise DataError(
+                f"data.label: {column.name!r} is no flag (0 or 1), which data.task: multilabel needs"
+            )
         return np.nan_to_num(values) == 1.0
     if len(column.names) != 2:
-        raise DataError(f"data.label: {column.name!r} has {len(column.names)} values, data.task: multilabel needs two")
+        raise DataError(
+            f"data.label: {column.name!r} has {len(column.names)} values, data.task: multilabel needs two"
+        )
     return values == column.names[max(column.names)]
 
 
@@ -155,10 +163,14 @@ def read_split(reader: Reader, name: str, n_rows: int) -> np.ndarray:
     values = column.values()[:n_rows]
     for word in column.names:
         if word.strip().lower() not in SPLIT_NAMES:
-            raise DataError(f"data.split: column {name!r} holds {word!r}; use the words train, valid and test")
+            raise DataError(
+                f"data.split: column {name!r} holds {word!r}; use the words train, valid and test"
+            )
     if (values < 0).any():
         row = int((values < 0).argmax())
-        raise DataError(f"{reader.where(row)}: column {name!r} is empty; data.split needs train, valid or test")
+        raise DataError(
+            f"{reader.where(row)}: column {name!r} is empty; data.split needs train, valid or test"
+        )
     table = np.array([SPLIT_NAMES[word.strip().lower()] for word in column.names], dtype=np.int8)
     split = table[values]
     if not (split == 0).any():
@@ -195,4 +207,8 @@ def balance(labels: Labels) -> dict[str, float] | None:
     else:
         counts = np.bincount(labels.values[labels.values >= 0], minlength=len(labels.class_names))
         shares = counts / max(counts.sum(), 1)
-    return {name: round(float(s), 6) for name, s in zip(labels.class_names, shares, strict=True) if math.isfinite(s)}
+    return {
+        name: round(float(s), 6)
+        for name, s in zip(labels.class_names, shares, strict=True)
+        if math.isfinite(s)
+    }

@@ -54,7 +54,11 @@ def require(name: str, key: str, reader: Reader) -> str:
 
 def candidates(reader: Reader, options: PlanOptions, taken: Sequence[str]) -> list[str]:
     """Columns that may become tokens: all, or those included; not those excluded or taken."""
-    for key, names in (("columns", options.columns), ("exclude", options.exclude), ("include", options.include or ())):
+    for key, names in (
+        ("columns", options.columns),
+        ("exclude", options.exclude),
+        ("include", options.include or ()),
+    ):
         for name in names:
             require(name, f"data.{key}", reader)
     for name, kind in options.columns.items():
@@ -63,13 +67,13 @@ def candidates(reader: Reader, options: PlanOptions, taken: Sequence[str]) -> li
     names = list(options.include) if options.include is not None else reader.schema.names
     kept = [name for name in dict.fromkeys(names) if name not in options.exclude and name not in taken]
     if not kept:
-        raise DataError(f"{reader.name}: no column is left as input; give fewer in data.exclude or more in data.include")
+        raise DataError(
+            f"{reader.name}: no column is left as input; give fewer in data.exclude or more in data.include"
+        )
     return kept
 
 
-def fit_spec(
-    reader: Reader, train: np.ndarray, options: PlanOptions, taken: Sequence[str] = ()
-) -> TableSpec:
+def fit_spec(reader: Reader, train: np.ndarray, options: PlanOptions, taken: Sequence[str] = ()) -> TableSpec:
     """Fits types, scales and vocabularies in one streaming pass (a second one when texts turn
     out to be dates or numbers).
 
@@ -98,7 +102,9 @@ def fit_spec(
             dropped[fit.source] = result
     if not columns:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(dropped.items())[:5])
-        raise DataError(f"{reader.name} has no usable column ({reasons}); add columns that vary, or set data.columns")
+        raise DataError(
+            f"{reader.name} has no usable column ({reasons}); add columns that vary, or set data.columns"
+        )
     numeric = tuple(column for column in columns if column.kind == "numeric")
     categorical = tuple(column for column in columns if column.kind == "categorical")
     return TableSpec(numeric, categorical, options.scaling, dropped, int(train.sum()))

@@ -118,7 +118,9 @@ class ParquetReader(_Base):
         try:
             file = pq.ParquetFile(path)
         except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(f"{path} is not a Parquet file that can be read ({_first(error)}); write it again") from None
+            raise DataError(
+                f"{path} is not a Parquet file that can be read ({_first(error)}); write it again"
+            ) from None
         self.schema, self.n_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
         check_names(self.schema.names, self.name)
 
@@ -220,10 +222,7 @@ def _first(error: BaseException) -> str:
 
 
 def open_reader(
-    source: Any,
-    query: str | None = None,
-    table: str | None = None,
-    text_columns: Sequence[str] = (),
+    source: Any, query: str | None = None, table: str | None = None, text_columns: Sequence[str] = ()
 ) -> Reader:
     """Opens any tabular source.
 
@@ -263,10 +262,15 @@ def _locate(source: str) -> Path:
     except (ImportError, ValueError):
         found = None
     if found is None or not found.submodule_search_locations:
-        raise DataError(f"data.source: {source} needs the package {package!r}, which is not installed: pip install {package}")
+        raise DataError(
+            f"data.source: {source} needs the package {package!r}, which is not installed: "
+            f"pip install {package}"
+        )
     path = Path(next(iter(found.submodule_search_locations))) / inside
     if ".." in Path(inside).parts or not path.is_file():
-        raise DataError(f"data.source: the package {package!r} has no file {inside!r}; check the path or its version")
+        raise DataError(
+            f"data.source: the package {package!r} has no file {inside!r}; check the path or its version"
+        )
     return path
 
 
@@ -283,7 +287,8 @@ def _from_memory(source: Any) -> Reader:
     if hasattr(source, "columns") and hasattr(source, "iloc"):
         return TableReader(_from_frame(source), "the DataFrame")
     raise DataError(
-        f"data.source is a {type(source).__name__}; give a path, a DataFrame, an Arrow table or a Hugging Face dataset"
+        f"data.source is a {type(source).__name__}; give a path, a DataFrame, an Arrow table or "
+        "a Hugging Face dataset"
     )
 
 
@@ -307,7 +312,10 @@ def _from_folder(path: Path, text_columns: Sequence[str]) -> Reader:
     """A saved Hugging Face dataset, or all tabular files of one kind."""
     if (path / "dataset_dict.json").exists():
         inner = sorted(item.name for item in path.iterdir() if item.is_dir())
-        raise DataError(f"{path} holds several datasets ({', '.join(inner)}); give the folder of one, such as {path / inner[0]}")
+        raise DataError(
+            f"{path} holds several datasets ({', '.join(inner)}); "
+            f"give the folder of one, such as {path / inner[0]}"
+        )
     if (path / "dataset_info.json").exists() and (path / "state.json").exists():
         return _from_hub_folder(path)
     suffixes = (*TEXT, *PARQUET, *ARROW)
@@ -316,7 +324,10 @@ def _from_folder(path: Path, text_columns: Sequence[str]) -> Reader:
         raise DataError(f"the folder {path} holds no tabular file ({KNOWN}); check the path")
     kinds = sorted({_suffix(file) for file in files})
     if len(kinds) > 1:
-        raise DataError(f"the folder {path} mixes {' and '.join(kinds)} files; name one kind by a glob, such as {path}/*{kinds[0]}")
+        raise DataError(
+            f"the folder {path} mixes {' and '.join(kinds)} files; "
+            f"name one kind by a glob, such as {path}/*{kinds[0]}"
+        )
     readers = [_from_file(file, None, None, text_columns) for file in files]
     return readers[0] if len(readers) == 1 else Concat(readers, str(path))
 
@@ -361,4 +372,6 @@ def _arrow_file(path: Path) -> pa.Table:
         try:
             return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
         except pa.ArrowInvalid as error:
-            raise DataError(f"{path} is not an Arrow file that can be read ({_first(error)}); write it again") from None
+            raise DataError(
+                f"{path} is not an Arrow file that can be read ({_first(error)}); write it again"
+            ) from None

@@ -145,7 +145,9 @@ class TableSpec:
 
 def _column(values: dict[str, Any]) -> ColumnSpec:
     known = {field.name for field in fields(ColumnSpec)}
-    kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+    kept: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known
+    }
     return ColumnSpec(**kept)
 
 

@@ -138,7 +138,9 @@ def _move(temporary: Path, final: Path) -> None:
 
 def _refuse(root: Path, error: OSError) -> DataError:
     reason = error.strerror or type(error).__name__
-    return DataError(f"the cache folder {root} cannot be written ({reason}); free space there or set SSL_DOMAINS_CACHE")
+    return DataError(
+        f"the cache folder {root} cannot be written ({reason}); free space there or set SSL_DOMAINS_CACHE"
+    )
 
 
 def find(key: str) -> Path | None:

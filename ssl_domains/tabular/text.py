@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,13 +13,21 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.tabular.convert import to_number
 from ssl_domains.tabular.readers import check_names, file_mark, promote
 
 BLOCK = 1 << 22
 SEPARATORS = ",;\t|"
 NULLS = ["", "#N/A", "#NA", "N/A", "NA", "n/a", "NULL", "null", "NaN", "nan", "-nan", "None", "none", "?"]
-_BINARY = {b"PAR1": "Parquet", b"PK\x03\x04": "a zip archive or an Excel sheet", b"SQLite": "SQLite", b"ARROW1": "Arrow",
-           b"\xd0\xcf\x11\xe0": "an Excel sheet", b"%PDF": "PDF", b"\x89PNG": "a PNG image"}  # fmt: skip
+_BINARY = {
+    b"PAR1": "Parquet",
+    b"PK\x03\x04": "a zip archive or an Excel sheet",
+    b"SQLite": "SQLite",
+    b"ARROW1": "Arrow",
+    b"\xd0\xcf\x11\xe0": "an Excel sheet",
+    b"%PDF": "PDF",
+    b"\x89PNG": "a PNG image",
+}
 
 
 class TextReader:
@@ -91,7 +101,9 @@ class TextReader:
         Raises:
             DataError: the error is another one.
         """
-        odd = re.search(r"In CSV column #(\d+): .*conversion error to ([^:]+): invalid value '(.*)'", message, re.S)
+        odd = re.search(
+            r"In CSV column #(\d+): .*conversion error to ([^:]+): invalid value '(.*)'", message, re.S
+        )
         if odd is None or schema is None:
             raise self._explain(message) from None
         name = schema.names[int(odd[1])]
@@ -104,13 +116,16 @@ class TextReader:
         if ragged:
             line = self._ragged_line()
             place = f"line {line} of {self.name}" if line else self.name
+            fields = "1 field" if ragged[2] == "1" else f"{ragged[2]} fields"
             return DataError(
-                f"{place} has {ragged[2]} field{'s' * (ragged[2] != '1')}, the header has {ragged[1]}; correct the line, or quote fields "
-                f"that contain {self.separator!r}"
+                f"{place} has {fields}, the header has {ragged[1]}; correct the line, or quote fields that "
+                f"contain {self.separator!r}"
             )
         if "UTF8" in message or "utf8" in message.lower():
             return DataError(f"{self.name} is not UTF-8 text; save it with the encoding UTF-8")
-        return DataError(f"{self.name} cannot be read as CSV ({message.splitlines()[0]}); check quotes and separators")
+        return DataError(
+            f"{self.name} cannot be read as CSV ({message.splitlines()[0]}); check quotes and separators"
+        )
 
     def _ragged_line(self) -> int | None:
         """Line number of the first bad row; only the single-threaded reader knows it."""
@@ -120,7 +135,7 @@ class TextReader:
             lines.append(row.number)
             return "error"
 
-        try:
+        with contextlib.suppress(pa.ArrowInvalid):
             pc.read_csv(
                 pa.input_stream(str(self.path), compression="detect"),
                 read_options=pc.ReadOptions(use_threads=False, block_size=BLOCK),
@@ -129,30 +144,26 @@ class TextReader:
                 ),
                 convert_options=pc.ConvertOptions(include_columns=[]),
             )
-        except pa.ArrowInvalid:
-            pass
         return lines[0] if lines else None
 
     def _refuse_bytes(self, schema: pa.Schema) -> None:
         for field in schema:
             if pa.types.is_binary(field.type):
-                raise DataError(f"{self.name}: column {field.name!r} is not UTF-8 text; save the file with the encoding UTF-8")
+                raise DataError(
+                    f"{self.name}: column {field.name!r} is not UTF-8 text; "
+                    "save the file with the encoding UTF-8"
+                )
 
 
 def _wider(kind: pa.DataType, value: str) -> pa.DataType:
     """The next type that may hold ``value``."""
-    try:
-        float(value)
-        seen: pa.DataType = pa.float64()
-    except ValueError:
-        seen = pa.string()
-        if pa.types.is_null(kind) and re.match(r"\d{4}-\d\d-\d\d", value):
-            seen = pa.timestamp("s")
-        elif pa.types.is_date(kind) and re.match(r"\d{4}-\d\d-\d\d[ T]", value):
-            seen = pa.timestamp("s")
-        elif pa.types.is_timestamp(kind) and kind.unit == "s" and re.match(r"\d{4}-\d\d-\d\d", value):
-            seen = pa.timestamp("ns")
-    wider = promote(kind, seen) if not pa.types.is_timestamp(seen) else seen
+    dated = re.match(r"\d{4}-\d\d-\d\d", value) is not None
+    if dated and pa.types.is_timestamp(kind):
+        return pa.timestamp("ns") if kind.unit == "s" else pa.string()
+    if dated and (pa.types.is_null(kind) or pa.types.is_date(kind)):
+        return pa.timestamp("s")
+    seen = pa.string() if math.isnan(to_number(value)) else pa.float64()
+    wider = promote(kind, seen)
     return pa.string() if wider == kind else wider
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.layout import Set
 from ssl_domains.core.masking import DisjointSubsets, RandomMask
@@ -16,7 +17,9 @@ B = 5
 def spec():
     numeric = tuple(ColumnSpec(f"n{j}", "numeric", f"n{j}") for j in range(4))
     categorical = tuple(
-        ColumnSpec(f"c{j}", "categorical", f"c{j}", categories=("a", "b", "c")[: j + 1], counts=(0, 0, 5, 5, 5))
+        ColumnSpec(
+            f"c{j}", "categorical", f"c{j}", categories=("a", "b", "c")[: j + 1], counts=(0, 0, 5, 5, 5)
+        )
         for j in range(3)
     )
     return TableSpec(numeric, categorical)

@@ -27,7 +27,9 @@ def sincos(positions: Tensor, width: int, base: float = 10000.0) -> Tensor:
     """
     axes = positions.shape[-1]
     if width % (2 * axes):
-        raise ValueError(f"sine-cosine positions on {axes} axes need a width divisible by {2 * axes}, got {width}")
+        raise ValueError(
+            f"sine-cosine positions on {axes} axes need a width divisible by {2 * axes}, got {width}"
+        )
     half = width // (2 * axes)
     rates = base ** (-torch.arange(half, device=positions.device, dtype=torch.float32) / half)
     angles = positions.to(torch.float32).unsqueeze(-1) * rates

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from ssl_domains.core.parts.transformer import (
     Attention,
     Transformer,
@@ -11,7 +13,6 @@ from ssl_domains.core.parts.transformer import (
     init_truncated_normal,
     sincos,
 )
-from torch import nn
 
 
 def reference(block: TransformerBlock, norm: str, activation: str) -> nn.TransformerEncoderLayer:

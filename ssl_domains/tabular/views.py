@@ -1,0 +1,187 @@
+"""Views of table rows: corrupted cells, noise, cells of other rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssl_domains.core.batch import Batch, View
+from ssl_domains.core.errors import DataError
+from ssl_domains.core.interfaces import Source, Views
+from ssl_domains.core.random import Draw
+from ssl_domains.core.registry import views
+from ssl_domains.tabular.spec import FIRST_CATEGORY
+
+Row = dict[str, Tensor]
+
+
+def _share(value: float, name: str) -> float:
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"views.{name} is a share and must lie in [0, 1], got {value}")
+    return value
+
+
+def _n_columns(x: Row) -> int:
+    return x["numeric"].shape[1] + x["categorical"].shape[1]
+
+
+def chosen_cells(n: int, rate: float, draw: Draw) -> Tensor:
+    """``[B, n]`` bool: ``floor(rate * n)`` cells a row, at least one when ``rate`` is above 0."""
+    count = max(int(rate * n), 1) if rate > 0 else 0
+    return draw.permutation(n) < count
+
+
+def replace_cells(x: Row, where: Tensor, other: Row) -> Row:
+    """Rows with the cells ``where [B, N]`` (token order) taken from ``other``."""
+    n = x["numeric"].shape[1]
+    numeric, categorical = where[:, :n], where[:, n:]
+    return {
+        "numeric": torch.where(numeric, other["numeric"], x["numeric"]),
+        "missing": torch.where(numeric, other["missing"], x["missing"]),
+        "categorical": torch.where(categorical, other["categorical"], x["categorical"]),
+    }
+
+
+def _clean(batch: Batch, n: int) -> View:
+    """The batch as it is."""
+    none = torch.zeros(len(batch), n, dtype=torch.bool, device=batch.index.device)
+    return View(batch.x, "clean", {"corrupted": none})
+
+
+@views("column_corruption")
+class ColumnCorruption(Views):
+    """SCARF: cells replaced by values of the same column from other training rows.
+
+    ``floor(rate * N)`` columns, drawn anew for every row, take a value of the column's
+    empirical marginal: the column's value in a random row of a reservoir (missing values
+    included), independently per cell. (Bahri et al., ICLR 2022, section 3.)
+
+    ``params["corrupted"]``: ``[B, N]`` bool in token order.
+
+    Args:
+        rate: share of corrupted columns. Default 0.6 (the paper's).
+        both: corrupt both views, as the paper's ablation does; default: the first is clean.
+        reservoir: training rows to draw from.
+    """
+
+    def __init__(self, rate: float = 0.6, both: bool = False, reservoir: int = 65_536) -> None:
+        self.rate, self.both, self.size = _share(rate, "rate"), both, reservoir
+        self._rows: Row | None = None
+
+    def prepare(self, source: Source) -> None:
+        """Takes the reservoir: the same training rows each time."""
+        train = np.asarray(source.splits["train"])
+        if len(train) > self.size:
+            train = np.sort(np.random.default_rng(0).choice(train, self.size, replace=False))
+        self._rows = source.fetch(train).x
+
+    def __call__(self, batch: Batch, draw: Draw) -> list[View]:
+        """Two views: clean and corrupted, or both corrupted."""
+        second = self._corrupted(batch.x, draw)
+        first = self._corrupted(batch.x, draw) if self.both else _clean(batch, _n_columns(batch.x))
+        return [first, second]
+
+    def _corrupted(self, x: Row, draw: Draw) -> View:
+        where = chosen_cells(_n_columns(x), self.rate, draw)
+        return View(replace_cells(x, where, self._marginals(x, draw)), "corrupted", {"corrupted": where})
+
+    def _marginals(self, x: Row, draw: Draw) -> Row:
+        """A row of the reservoir for each cell."""
+        if self._rows is None:
+            raise DataError("views.column_corruption draws from training rows: call prepare(source) first")
+        device = x["numeric"].device
+        if self._rows["numeric"].device != device:
+            self._rows = {key: value.to(device) for key, value in self._rows.items()}
+        n = x["numeric"].shape[1]
+        pick = draw.randint(len(self._rows["numeric"]), _n_columns(x))
+        return {
+            "numeric": self._rows["numeric"].gather(0, pick[:, :n]),
+            "missing": self._rows["missing"].gather(0, pick[:, :n]),
+            "categorical": self._rows["categorical"].gather(0, pick[:, n:]),
+        }
+
+
+@views("column_noise")
+class ColumnNoise(Views):
+    """Gaussian noise on numbers, random changes of categories; missing cells stay.
+
+    ``params``: ``corrupted [B, N]`` bool, cells that were changed (all present numbers when
+    ``std`` is above 0, and the flipped categories).
+
+    Args:
+        std: deviation of the noise, in units of the scaled columns. Default 0.1.
+        flip: share of the categorical cells that take a uniformly drawn other category of
+            their column (columns with one category stay). Default 0.1.
+        both: both views are noisy (independently); else the first is clean.
+    """
+
+    def __init__(self, std: float = 0.1, flip: float = 0.1, both: bool = True) -> None:
+        if std < 0:
+            raise ValueError(f"views.std must not be negative, got {std}")
+        self.std, self.flip, self.both = std, _share(flip, "flip"), both
+        self._categories: Tensor | None = None
+
+    def prepare(self, source: Source) -> None:
+        """Learns how many categories each column has."""
+        sizes = [size - FIRST_CATEGORY for size in source.spec.cardinalities]
+        self._categories = torch.tensor(sizes, dtype=torch.int64)
+
+    def __call__(self, batch: Batch, draw: Draw) -> list[View]:
+        """Two views."""
+        second = self._noisy(batch.x, draw)
+        first = self._noisy(batch.x, draw) if self.both else _clean(batch, _n_columns(batch.x))
+        return [first, second]
+
+    def _noisy(self, x: Row, draw: Draw) -> View:
+        numeric = x["numeric"] + self.std * draw.normal(x["numeric"].shape[1])
+        numeric = torch.where(x["missing"], x["numeric"], numeric)
+        categorical, flipped = self._flipped(x["categorical"], draw)
+        noised = ~x["missing"] & (self.std > 0)
+        row = {"numeric": numeric, "missing": x["missing"], "categorical": categorical}
+        return View(row, "corrupted", {"corrupted": torch.cat([noised, flipped], dim=1)})
+
+    def _flipped(self, codes: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Codes, and where they changed."""
+        if self._categories is None:
+            raise DataError("views.column_noise needs the columns' categories: call prepare(source) first")
+        n = codes.shape[1]
+        sizes = self._categories.to(codes.device)
+        flip = draw.bernoulli(self.flip, n) & (codes >= FIRST_CATEGORY) & (sizes > 1)
+        # A step of 1 .. size-1 around the circle of categories never lands where it began.
+        step = 1 + (draw.uniform(n) * (sizes - 1)).to(torch.int64).clamp(max=(sizes - 2).clamp_min(0))
+        other = FIRST_CATEGORY + (codes - FIRST_CATEGORY + step) % sizes.clamp_min(1)
+        return torch.where(flip, other, codes), flip
+
+
+@views("row_cutmix")
+class RowCutMix(Views):
+    """Cells taken from one other row of the batch (CutMix for tables, as in SAINT).
+
+    Unlike the other views this one depends on who is in the batch: the partner of a row is
+    drawn among the others of its batch. (Somepalli et al. 2021, section 3.3.)
+
+    ``params``: ``corrupted [B, N]`` bool; ``partner [B]`` int64, a place in the batch.
+
+    Args:
+        rate: share of the columns taken from the partner. Default 0.3: SAINT keeps a cell with
+            probability 0.7 and more, by data set.
+        both: mix both views (independently); else the first is clean.
+    """
+
+    def __init__(self, rate: float = 0.3, both: bool = False) -> None:
+        self.rate, self.both = _share(rate, "rate"), both
+
+    def __call__(self, batch: Batch, draw: Draw) -> list[View]:
+        """Two views."""
+        second = self._mixed(batch.x, draw)
+        first = self._mixed(batch.x, draw) if self.both else _clean(batch, _n_columns(batch.x))
+        return [first, second]
+
+    def _mixed(self, x: Row, draw: Draw) -> View:
+        where = chosen_cells(_n_columns(x), self.rate, draw)
+        n = len(x["numeric"])
+        here = torch.arange(n, device=x["numeric"].device)
+        partner = (here + 1 + draw.randint(max(n - 1, 1))) % n
+        other = {key: value[partner] for key, value in x.items()}
+        return View(replace_cells(x, where, other), "corrupted", {"corrupted": where, "partner": partner})

@@ -79,7 +79,7 @@ class TrainConfig(BaseModel):
     fsdp: bool = False
     """Shard weights, gradients and optimizer state over the processes (FSDP2); else they are copied (DDP)."""
     deterministic: bool = False
-    """Only algorithms that give the same bits every time; a bit-exact resume on a GPU needs it. Slower there."""
+    """Only algorithms that give the same bits every time; a bit-exact resume on a GPU needs it. Slower."""
     probe_every: float = Field(default=0, ge=0)
     """Epochs between two probes of the encoder while training; 0: only at the end."""
 

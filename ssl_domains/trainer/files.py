@@ -94,7 +94,7 @@ def _reason(error: Exception) -> str:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file. Tensors that share memory are stored once; :func:`load_tensors` gives both names."""
+    """A safetensors file. Tensors that share memory are stored once; both names come back."""
     kept: dict[str, Tensor] = {}
     alias: dict[str, str] = {}
     seen: dict[tuple, str] = {}

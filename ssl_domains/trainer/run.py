@@ -196,7 +196,8 @@ def check_format(path: Path, content: Any) -> None:
         version = content.get("version", "unknown") if isinstance(content, dict) else "unknown"
         raise RunError(
             f"{path} was written by ssl_domains {version} in format {found}; this is "
-            f"{ssl_domains.__version__}, which reads format {FORMAT}: install ssl_domains {version}, or run again with this version"
+            f"{ssl_domains.__version__}, which reads format {FORMAT}: "
+            f"install ssl_domains {version}, or run again with this version"
         )
 
 

@@ -1,0 +1,106 @@
+"""What happens once before the loop: device, seeds, wrapping, optimizers."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+
+from ssl_domains.core.errors import UserError
+from ssl_domains.core.random import hash_ints
+from ssl_domains.trainer.config import TrainConfig
+from ssl_domains.trainer.distributed import rank, world_size
+from ssl_domains.trainer.optimizers import OptimizerConfig
+
+FSDP_BLOCK = 1_000_000
+"""Parameters from which on a block of a ``ModuleList`` is gathered by itself under FSDP2."""
+
+
+def device_for(config: TrainConfig) -> torch.device:
+    """The device of this process; joins the other processes when ``accelerate launch`` or
+    ``torchrun`` started several.
+
+    Raises:
+        UserError: the wanted device is not there, or cannot do the wanted precision.
+    """
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[name]:
+        raise UserError(f"train.device is {name}, but torch sees none here; set it to auto or cpu")
+    if config.precision == "fp16" and (name != "cuda" or config.fsdp):
+        raise UserError("train.precision fp16 needs a CUDA device without fsdp; use bf16")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or dist.is_initialized():
+        from accelerate import PartialState
+
+        return PartialState(cpu=name == "cpu").device
+    return torch.device(name)
+
+
+def seed_everything(seed: int, deterministic: bool) -> None:
+    """Seeds dropout and whatever else draws from global generators; another seed on each process."""
+    own = hash_ints(seed, rank(), 3)
+    random.seed(own)
+    np.random.seed(own % 2**32)
+    torch.manual_seed(own)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
+def wrap(method: nn.Module, fsdp: bool) -> nn.Module:
+    """The module to call: the method itself, in DDP, or sharded in place by FSDP2.
+
+    DDP looks for unused parameters, since methods freeze parts for a while (prototypes, mask
+    tokens without a mask), and does not send buffers in every step (queues and banks are
+    large, and equal on all processes anyway; running statistics are those of process 0).
+    """
+    if world_size() == 1:
+        return method
+    if not fsdp:
+        from torch.nn.parallel import DistributedDataParallel
+
+        trainable = any(p.requires_grad for p in method.parameters())
+        if not trainable:
+            return method
+        return DistributedDataParallel(method, find_unused_parameters=True, broadcast_buffers=False)
+    return shard(method)
+
+
+@torch.no_grad()
+def shard(method: nn.Module, block_size: int = FSDP_BLOCK) -> nn.Module:
+    """FSDP2 in place: large blocks of module lists by themselves, all the rest with the root."""
+    from torch.distributed.fsdp import fully_shard
+
+    for value in [*method.parameters(), *method.buffers()]:
+        dist.broadcast(value.data, src=0)
+    for part in list(method.modules()):
+        if isinstance(part, nn.ModuleList):
+            for block in part:
+                if sum(p.numel() for p in block.parameters()) >= block_size:
+                    fully_shard(block)
+    fully_shard(method)
+    return method
+
+
+def make_optimizers(method: Any, config: OptimizerConfig, batch_size: int) -> dict[str, Optimizer]:
+    """The method's own optimizers, or one over its parameter groups.
+
+    A method that wants several defines ``optimizers(build) -> dict[str, Optimizer]``, where
+    ``build(groups)`` makes one of the recipe's kind; it then owns ``training_step`` as well.
+    """
+
+    def build(groups: list[dict[str, Any]]) -> Optimizer:
+        return config.build(groups, batch_size=batch_size)
+
+    own: Callable[..., Mapping[str, Optimizer]] | None = getattr(method, "optimizers", None)
+    return dict(own(build)) if own is not None else {"main": build(method.parameter_groups())}

@@ -182,11 +182,10 @@ class GraphSource:
         return self._pooled(self.features, np.asarray(indices))
 
     def raw_baselines(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        """All plain-feature baselines by name: ``features`` and ``smoothed features``."""
+        """Further baselines beside :meth:`raw_features`: ``smoothed``, see :meth:`smoothed`."""
         indices = np.asarray(indices)
         smooth = self.smoothed()
-        picked = smooth[indices] if self.spec.level == "node" else self._pooled(smooth, indices)
-        return {"features": self.raw_features(indices), "smoothed features": picked}
+        return {"smoothed": smooth[indices] if self.spec.level == "node" else self._pooled(smooth, indices)}
 
     def _pooled(self, values: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """``[n, F + 9]`` mean over each graph's nodes, and shares of nodes with degree 0, 1, 2-3, 4-7 ..."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,8 +51,22 @@ def _clean(batch: Batch, n: int) -> View:
     return View(batch.x, "clean", {"corrupted": none})
 
 
+class _ColumnViews(Views):
+    """Views that record ``params["corrupted"]``, one boolean a column."""
+
+    def target_width(self, name: str, spec: Any) -> int:
+        """N, the number of columns, for ``corrupted``.
+
+        Raises:
+            KeyError: another name.
+        """
+        if name != "corrupted":
+            raise KeyError(f"these views record 'corrupted', not {name!r}")
+        return int(spec.n_columns)
+
+
 @views("column_corruption")
-class ColumnCorruption(Views):
+class ColumnCorruption(_ColumnViews):
     """SCARF: cells replaced by values of the same column from other training rows.
 
     ``floor(rate * N)`` columns, drawn anew for every row, take a value of the column's
@@ -103,7 +119,7 @@ class ColumnCorruption(Views):
 
 
 @views("column_noise")
-class ColumnNoise(Views):
+class ColumnNoise(_ColumnViews):
     """Gaussian noise on numbers, random changes of categories; missing cells stay.
 
     ``params``: ``corrupted [B, N]`` bool, cells that were changed (all present numbers when
@@ -155,7 +171,7 @@ class ColumnNoise(Views):
 
 
 @views("row_cutmix")
-class RowCutMix(Views):
+class RowCutMix(_ColumnViews):
     """Cells taken from one other row of the batch (CutMix for tables, as in SAINT).
 
     Unlike the other views this one depends on who is in the batch: the partner of a row is

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Literal
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ssl_domains.core.batch import Encoded
 from ssl_domains.core.objectives.base import Terms, mean_terms
+from ssl_domains.core.schedules import Ramp
 
 
 def over_pairs(objective: Callable[[Tensor, Tensor], Terms], z: Sequence[Tensor]) -> Terms:
@@ -24,25 +24,14 @@ def stages(encoded: Encoded, **others: Tensor) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in named.items()}
 
 
-class MomentumRamp:
-    """EMA momentum from ``start`` to ``end`` over the run.
+def momentum_ramp(values: Sequence[float] | float, kind: Literal["linear", "cosine"]) -> Ramp:
+    """EMA momentum over the run.
 
     Args:
         values: ``[start, end]``, or one number for a constant.
         kind: ``linear`` (I-JEPA, T-JEPA) or ``cosine`` (BYOL, DINO).
     """
-
-    def __init__(self, values: Sequence[float] | float, kind: Literal["linear", "cosine"]) -> None:
-        pair = (values, values) if isinstance(values, int | float) else tuple(values)
-        if len(pair) != 2 or not all(0.0 <= v <= 1.0 for v in pair):
-            raise ValueError(
-                f"method.momentum must be one number or [start, end] within [0, 1], got {values}"
-            )
-        self.start, self.end = pair
-        self.kind = kind
-
-    def at(self, fraction: float) -> float:
-        """Value at a share of the run in [0, 1]."""
-        if self.kind == "cosine":
-            fraction = (1.0 - math.cos(math.pi * fraction)) / 2.0
-        return self.start + (self.end - self.start) * fraction
+    pair = (values, values) if isinstance(values, int | float) else tuple(values)
+    if len(pair) != 2 or not all(0.0 <= v <= 1.0 for v in pair):
+        raise ValueError(f"method.momentum must be one number or [start, end] within [0, 1], got {values}")
+    return Ramp(pair[0], pair[1], kind)

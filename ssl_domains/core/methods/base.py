@@ -72,7 +72,10 @@ class Method(nn.Module):
         """Feature caches, clusters, samplers."""
 
     def after_step(self, progress: Progress) -> None:
-        """After the optimizer step: EMA, queue, centers, ramps."""
+        """After the optimizer step: EMA, queue, ramps. Default: the objective's own (centers)."""
+        objective = getattr(self, "objective", None)
+        if objective is not None:
+            objective.after_step(progress.fraction)
 
     def encoder_for_export(self) -> Encoder:
         """The encoder that probes and users get. Default: the student's."""

@@ -86,10 +86,11 @@ class ClusterPrediction(Method):
     def _queue_scores(self) -> list[Tensor] | None:
         if not len(self.queues) or self.epoch < self.queue_from:
             return None
-        return [self.prototypes(queue.keys) for queue in self.queues]
+        return [self.prototypes(queue.get_buffer("keys")) for queue in self.queues]
 
     def after_step(self, progress: Progress) -> None:
+        super().after_step(progress)
         for keys, index in self._pending:
             for queue, view_keys in zip(self.queues, keys, strict=True):
-                queue.push(view_keys, index)
+                queue.push(view_keys, index)  # type: ignore[operator]
         self._pending.clear()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ssl_domains.core.batch import Batch, Mask, Output
 from ssl_domains.core.interfaces import Encoder, Masker
-from ssl_domains.core.methods._common import MomentumRamp, stages
+from ssl_domains.core.methods._common import momentum_ramp, stages
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.objectives.base import Objective
 from ssl_domains.core.parts.teacher import Teacher
@@ -55,7 +55,7 @@ class LatentPrediction(Method):
         self.embedding_width = objective.prediction_width(encoder.width, encoder.width)
         self.predictor = encoder.predictor(self.embedding_width, **(predictor or {}))
         self.teacher = Teacher(encoder)
-        self.momentum = MomentumRamp(momentum, "linear")
+        self.momentum = momentum_ramp(momentum, "linear")
         self.normalize_targets = normalize_targets
         self.export = export
 
@@ -74,8 +74,8 @@ class LatentPrediction(Method):
         return F.layer_norm(target, target.shape[-1:]) if self.normalize_targets else target
 
     def after_step(self, progress: Progress) -> None:
-        self.teacher.update(self.encoder, self.momentum.at(progress.fraction))
-        self.objective.after_step(progress.fraction)
+        self.teacher.update(self.encoder, self.momentum.value(progress.fraction))
+        super().after_step(progress)
 
     def encoder_for_export(self) -> Encoder:
         return self.teacher.module if self.export == "teacher" else self.encoder  # type: ignore[return-value]

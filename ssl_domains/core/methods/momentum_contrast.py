@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ssl_domains.core.batch import Batch, Encoded, Output, View
 from ssl_domains.core.interfaces import Encoder, Views
-from ssl_domains.core.methods._common import MomentumRamp, stages
+from ssl_domains.core.methods._common import momentum_ramp, stages
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.objectives.base import Objective, Terms, mean_terms
 from ssl_domains.core.parts.heads import mlp
@@ -60,7 +60,7 @@ class MomentumContrast(Method):
         self.teacher_encoder = Teacher(encoder)
         self.teacher_projector = Teacher(self.projector)
         self.queue = Queue(queue_size, self.embedding_width) if queue_size else None
-        self.momentum = MomentumRamp(momentum, "cosine")
+        self.momentum = momentum_ramp(momentum, "cosine")
         self.symmetric = symmetric
         self._pending: list[tuple[Tensor, Tensor]] = []
 
@@ -92,7 +92,8 @@ class MomentumContrast(Method):
         return self.objective(query, key, negatives=self.queue.keys, ignore_mask=own)
 
     def after_step(self, progress: Progress) -> None:
-        momentum = self.momentum.at(progress.fraction)
+        super().after_step(progress)
+        momentum = self.momentum.value(progress.fraction)
         self.teacher_encoder.update(self.encoder, momentum)
         self.teacher_projector.update(self.projector, momentum)
         for keys, index in self._pending:

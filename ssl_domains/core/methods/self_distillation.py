@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_domains.core.batch import Batch, Output, View
 from ssl_domains.core.interfaces import Encoder, Views
-from ssl_domains.core.methods._common import MomentumRamp, stages
+from ssl_domains.core.methods._common import momentum_ramp, stages
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.objectives.base import Objective
 from ssl_domains.core.parts.heads import mlp
@@ -63,7 +63,7 @@ class SelfDistillation(Method):
         self.predictor: nn.Module | None = mlp(width, [*predictor, width]) if predictor else None
         self.teacher_encoder = Teacher(encoder, teacher_buffers)  # type: ignore[arg-type]
         self.teacher_projector = Teacher(self.projector, teacher_buffers)  # type: ignore[arg-type]
-        self.momentum = MomentumRamp(momentum, "cosine")
+        self.momentum = momentum_ramp(momentum, "cosine")
 
     @classmethod
     def objective_width(cls, encoder: Encoder, options: Mapping[str, Any]) -> int:
@@ -86,10 +86,10 @@ class SelfDistillation(Method):
         return self.teacher_projector(self.teacher_encoder(view.x).pooled)
 
     def after_step(self, progress: Progress) -> None:
-        momentum = self.momentum.at(progress.fraction)
+        momentum = self.momentum.value(progress.fraction)
         self.teacher_encoder.update(self.encoder, momentum)
         self.teacher_projector.update(self.projector, momentum)
-        self.objective.after_step(progress.fraction)
+        super().after_step(progress)
 
     def encoder_for_export(self) -> Encoder:
         """The teacher's encoder, which the DINO paper evaluates; BYOL evaluates the student's,

@@ -97,8 +97,8 @@ def test_teacher_follows_by_one_minus_momentum(name, encoder, views, batch):
 
 def test_latent_prediction_momentum_is_linear_and_ends_at_one(encoder, views, batch):
     method = build("latent_prediction", encoder, views)
-    assert method.momentum.at(0.5) == pytest.approx(0.998)
-    assert method.momentum.at(1.0) == 1.0
+    assert method.momentum.value(0.5) == pytest.approx(0.998)
+    assert method.momentum.value(1.0) == 1.0
     assert method.encoder_for_export() is method.teacher.module
 
 

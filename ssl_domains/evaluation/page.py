@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -136,7 +137,8 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         if value != value:
             return "–"
-        return f"{value:,.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:,.4g}"
+        whole = math.isfinite(value) and value == int(value) and abs(value) < 1e15
+        return (f"{value:,.0f}" if whole else f"{value:,.4g}").replace("-", "−", value < 0)
     return str(value)
 
 

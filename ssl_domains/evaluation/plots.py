@@ -18,6 +18,7 @@ GUARD_PREFIX = "guard/"
 PART_PREFIXES = ("parts/", "part/", "loss/")
 LOSS_KEYS = ("loss", "train/loss", "loss/total")
 LR_PREFIX = "lr"
+PROBE_PREFIX = "probe/"
 
 INK = "#7f7f81"
 """Stands for the page's text colour; replaced by a CSS variable in the SVG."""
@@ -70,17 +71,16 @@ def learning_curves(rows: Sequence[Mapping[str, Any]]) -> str:
     return _panels(panels, rows, "curves")
 
 
-def rank_curve(rows: Sequence[Mapping[str, Any]]) -> str:
-    """RankMe of every stage that the guard watched; "" when there is none."""
-    found = {k: k.removeprefix(GUARD_PREFIX).removesuffix("/rankme") for k in keys_of(rows)
-             if k.startswith(GUARD_PREFIX) and k.endswith("/rankme")}  # fmt: skip
-    return _panels([("RankMe by stage", found)], rows, "rank")
+def progress_curves(rows: Sequence[Mapping[str, Any]]) -> str:
+    """RankMe of every stage of the guard, and online probes; "" when there are neither."""
+    keys = keys_of(rows)
+    ranks = {k: k.removeprefix(GUARD_PREFIX).removesuffix("/rankme") for k in keys if _is_rank(k)}
+    probes = {k: k.removeprefix(PROBE_PREFIX) for k in keys if k.startswith(PROBE_PREFIX)}
+    return _panels([("RankMe by stage", ranks), ("Probes during pretraining", probes)], rows, "progress")
 
 
-def probe_curve(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Online probes (keys ``probe/...``) against steps; "" when there were none."""
-    found = {k: k.removeprefix("probe/") for k in keys_of(rows) if k.startswith("probe/")}
-    return _panels([("Probes during pretraining", found)], rows, "online")
+def _is_rank(key: str) -> bool:
+    return key.startswith(GUARD_PREFIX) and key.endswith("/rankme")
 
 
 def _stem(key: str) -> str:
@@ -95,7 +95,7 @@ def _panels(
     if not panels:
         return ""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(max(3.4 * len(panels), 5.1), 2.55), layout="constrained")
+        figure = Figure(figsize=(10.2, 2.7), layout="constrained")
         for axes, (title, lines) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels):
             for key, label in lines.items():
                 _curve(axes, *series(rows, key), label=label)
@@ -162,7 +162,7 @@ def project(z: np.ndarray) -> dict[str, np.ndarray] | None:
         reduced = PCA(min(50, *z.shape), random_state=0).fit_transform(z)
         reduced /= max(float(reduced.std(0).max()), 1e-12)
         perplexity = min(30.0, (len(z) - 1) / 3)
-        flat = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
+        flat = TSNE(2, perplexity=perplexity, init="pca", max_iter=500, random_state=0).fit_transform(reduced)
     return {"PCA": reduced[:, :2], "t-SNE": flat}
 
 

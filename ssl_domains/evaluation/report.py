@@ -185,7 +185,10 @@ def _scores(evaluation: Evaluation) -> str:
     caption = f"{metric[0].upper()}{metric[1:]} on the test rows; the best of each column is bold. Rows: {n}."
     rows = [_score_row(evaluation, name, probes, main[0].metric) for name in features]
     table = page.table(["features", *(probe_title(p) for p in probes)], rows, caption=caption)
-    columns = [(probe_title(p), [(r.features, r.mean, r.std) for r in main if r.probe == p]) for p in probes]
+    columns = [  # the trees have no probe: they stand in every panel
+        (probe_title(p), [(r.features, r.mean, r.std) for r in main if r.probe in (p, "trees")])
+        for p in probes
+    ]
     chart = plots.score_chart(columns, {name: features_title(name) for name in features}) if columns else ""
     return page.section(
         "Probes", table, page.figure(chart, label="scores of all probes"), _spreads(main), notes,
@@ -198,7 +201,7 @@ def _score_row(evaluation: Evaluation, features: str, probes: Sequence[str], met
     if features == "trees":
         found = evaluation.find("trees", "trees")
         text = _score(found) if found else "–"
-        return page.row(label, [f'<td class="n" colspan="{max(len(probes), 1)}">{text}</td>'])
+        return page.row(label, [f'<td class="c" colspan="{max(len(probes), 1)}">{text}</td>'])
     cells = []
     for probe in probes:
         found = evaluation.find(probe, features)
@@ -247,7 +250,7 @@ def _expectations(expect: Mapping[str, str], evaluation: Evaluation) -> str:
     rows = []
     for key, text in expect.items():
         try:
-            value = f"{evaluation.value(key):.4g}"
+            value = page.number(evaluation.value(key))
         except KeyError:
             value = "–"
         state = '<span class="bad">missed</span>' if key in failed else '<span class="good">met</span>'
@@ -310,11 +313,12 @@ def _colours(
 
 
 def _training(rows: Sequence[Mapping[str, Any]]) -> str:
-    online = page.figure(plots.probe_curve(rows), label="probes during pretraining")
-    caption = "Effective rank (RankMe) of each stage that the guard watches; a fall towards 1 is a collapse."
-    ranks = page.figure(plots.rank_curve(rows), caption, "RankMe by stage")
+    caption = (
+        "RankMe is the effective rank of each stage that the guard watches; a fall towards 1 is a collapse."
+    )
+    ranks = page.figure(plots.progress_curves(rows), caption, "RankMe by stage, and probes")
     curves = page.figure(plots.learning_curves(rows), label="loss, its parts and the learning rate")
-    return page.section("Pretraining", curves, ranks, online)
+    return page.section("Pretraining", curves, ranks)
 
 
 def _guard(rows: Sequence[Mapping[str, Any]], findings: Sequence[str | Mapping[str, Any]]) -> str:
@@ -346,7 +350,7 @@ def _guard_table(rows: Sequence[Mapping[str, Any]]) -> str:
             last.setdefault(stage, {})[name] = float(values[-1])
     columns = list(dict.fromkeys(name for each in last.values() for name in each))
     body = [page.row(esc(s), [cell(esc(page.number(v.get(c)))) for c in columns]) for s, v in last.items()]
-    head = ["stage", *(c.replace("_", " ") for c in columns)]
+    head = ["stage", *(c.replace("_", " ").replace("rankme", "RankMe") for c in columns)]
     return page.table(head, body, caption="Last look at each stage.") if body else ""
 
 

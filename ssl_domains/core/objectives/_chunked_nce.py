@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 Form = Literal["out", "in", "own", "decoupled", "decoupled_in"]
 
 # Logits in a block: they stay in the cache of a CPU, and keep an accelerator busy.
-_BLOCK_CPU, _BLOCK_ACCELERATOR, _MIN_ROWS = 2**21, 2**25, 128
+_BLOCK_CPU, _BLOCK_ACCELERATOR, _MIN_ROWS = 2**22, 2**25, 128
 
 
 @dataclass

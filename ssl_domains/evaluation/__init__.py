@@ -26,7 +26,7 @@ import importlib
 from typing import Any
 
 _WHERE = {
-    "extract": "extract",
+    "extract": "embeddings",
     "embed_to_file": "writer",
     "ProbeData": "data",
     "Prediction": "data",

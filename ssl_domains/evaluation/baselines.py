@@ -11,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from ssl_domains.core.interfaces import Encoder, Source
 from ssl_domains.evaluation import metrics
 from ssl_domains.evaluation.data import Prediction, ProbeData
-from ssl_domains.evaluation.extract import extract
+from ssl_domains.evaluation.embeddings import extract
 
 MakeEncoder = Callable[[int], Encoder]
 
@@ -34,7 +34,7 @@ def random_embeddings(
         index: ``[n]`` global row numbers.
         seed: of the initialisation.
         batch_size: rows a forward pass.
-        device: see :func:`~ssl_domains.evaluation.extract.extract`.
+        device: see :func:`~ssl_domains.evaluation.embeddings.extract`.
     """
     return extract(seeded(make_encoder, seed), source, index, batch_size=batch_size, device=device)
 

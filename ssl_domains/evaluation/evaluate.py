@@ -14,7 +14,7 @@ from ssl_domains.core.interfaces import Encoder, Source, Views
 from ssl_domains.evaluation import baselines, metrics
 from ssl_domains.evaluation.baselines import MakeEncoder
 from ssl_domains.evaluation.data import LabelledRows, ProbeData, labelled_rows, subset
-from ssl_domains.evaluation.extract import extract
+from ssl_domains.evaluation.embeddings import extract
 from ssl_domains.evaluation.probes import Probe, build_probe
 from ssl_domains.evaluation.results import Evaluation, MapSample, Row
 from ssl_domains.evaluation.unlabelled import diagnose, neighbour_table, view_measures
@@ -60,7 +60,7 @@ def evaluate_encoder(
         diagnostic_rows: rows for RankMe, uniformity and so on, from all splits.
         map_rows: rows of the map, from the test split where there is one.
         batch_size: rows a forward pass.
-        device: see :func:`~ssl_domains.evaluation.extract.extract`.
+        device: see :func:`~ssl_domains.evaluation.embeddings.extract`.
         describe: text of a row for the neighbour table.
         progress: called with one line before each part.
 

@@ -15,7 +15,7 @@ from ssl_domains.core.interfaces import Encoder, Source
 from ssl_domains.core.registry import register
 from ssl_domains.evaluation import metrics
 from ssl_domains.evaluation.data import LabelledRows, Prediction
-from ssl_domains.evaluation.extract import resolve_device, to_device
+from ssl_domains.evaluation.embeddings import resolve_device, to_device
 from ssl_domains.evaluation.probes import Probe
 
 
@@ -34,7 +34,7 @@ class FineTuneProbe(Probe):
             counted as one.
         batch_size: labelled rows a step.
         patience: epochs without a better validation score before it stops.
-        device: see :func:`~ssl_domains.evaluation.extract.resolve_device`.
+        device: see :func:`~ssl_domains.evaluation.embeddings.resolve_device`.
     """
 
     draws = "head initialisations and batch orders"

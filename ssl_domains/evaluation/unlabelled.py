@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ssl_domains.core import diagnostics
 from ssl_domains.core.interfaces import Encoder, Source, Views
 from ssl_domains.core.random import Draw
-from ssl_domains.evaluation.extract import frozen, to_device
+from ssl_domains.evaluation.embeddings import frozen, to_device
 from ssl_domains.evaluation.knn import nearest
 
 NAMES = {
@@ -68,7 +68,7 @@ def view_measures(
         source: gives one batch of all ``rows``.
         views: the run's own; fewer than two views give an empty result.
         rows: at most a few hundred to a few thousand rows.
-        device: see :func:`~ssl_domains.evaluation.extract.extract`.
+        device: see :func:`~ssl_domains.evaluation.embeddings.extract`.
         seed: of the views.
 
     Returns:

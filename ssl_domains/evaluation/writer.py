@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl_domains.core.errors import DataError, UserError
 from ssl_domains.core.interfaces import Encoder, Source
-from ssl_domains.evaluation.extract import stream
+from ssl_domains.evaluation.embeddings import stream
 
 SUFFIXES = (".parquet", ".csv", ".npy")
 Chunks = Iterator[tuple[list[Any], np.ndarray]]
@@ -37,14 +37,14 @@ def embed_to_file(
     Ctrl-C, an error or a full disk there is either the old file or none.
 
     Args:
-        encoder: any encoder (frozen as in :func:`~ssl_domains.evaluation.extract.extract`).
+        encoder: any encoder (frozen as in :func:`~ssl_domains.evaluation.embeddings.extract`).
         source: gives batches and ids.
         path: its suffix chooses the format. ``.parquet`` and ``.csv``: a column ``id`` from
             ``source.ids``, then ``e0 .. e{D-1}``; ``.npy``: the ``[n, D]`` float32 array, no ids.
         indices: rows to embed, in this order; None: all rows.
         layout: "columns", or "list": one fixed-size list column ``embedding`` (Parquet only).
         batch_size: rows a forward pass and a Parquet row group.
-        device: see :func:`~ssl_domains.evaluation.extract.extract`.
+        device: see :func:`~ssl_domains.evaluation.embeddings.extract`.
         progress: called with (rows done, rows in all).
 
     Raises:

@@ -217,8 +217,8 @@ class TextFit:
             row, value = self.odd
             raise DataError(
                 f"{reader.where(row)}: column {self.source!r} holds numbers but here the text {value!r}; "
-                f"correct it, or set data.columns: {{{self.source}: numeric}} to take such texts as missing, or "
-                f"{{{self.source}: categorical}}"
+                f"correct it, or set data.columns: {{{self.source}: numeric}} to take such texts as missing, "
+                f"or {{{self.source}: categorical}}"
             )
         return None
 

@@ -100,6 +100,7 @@ def fit_spec(reader: Reader, train: np.ndarray, options: PlanOptions, taken: Seq
             columns.append(result)
         elif not (isinstance(fit, NumberFit) and fit.part not in (None, "time")):
             dropped[fit.source] = result
+    dropped = {name: dropped[name] for name in names if name in dropped}
     if not columns:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(dropped.items())[:5])
         raise DataError(

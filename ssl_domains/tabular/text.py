@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import math
 import re
@@ -122,7 +123,7 @@ class TextReader:
                 f"contain {self.separator!r}"
             )
         if "UTF8" in message or "utf8" in message.lower():
-            return DataError(f"{self.name} is not UTF-8 text; save it with the encoding UTF-8")
+            return _not_utf8(self.path)
         return DataError(
             f"{self.name} cannot be read as CSV ({message.splitlines()[0]}); check quotes and separators"
         )
@@ -181,11 +182,21 @@ def _header(path: Path) -> str:
     for magic, what in _BINARY.items():
         if head.startswith(magic):
             raise DataError(f"{path} is named as text but holds {what}; rename it, or export it as CSV")
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _not_utf8(path)
     if b"\0" in head:
         raise DataError(f"{path} is named as text but holds binary data; export it as UTF-8 CSV")
     if not head.strip():
         raise DataError(f"{path} is empty; give a file with a header and at least two rows")
-    return head.decode("utf-8", errors="replace").lstrip("\ufeff").splitlines()[0]
+    try:  # incremental: the block may end inside a character
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
+    return text.splitlines()[0]
+
+
+def _not_utf8(path: Path) -> DataError:
+    return DataError(f"{path} is not UTF-8 text; save it with the encoding UTF-8")
 
 
 def _separator(header: str) -> str:

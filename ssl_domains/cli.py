@@ -1,0 +1,243 @@
+"""The verbs at a shell. Everything heavy is imported inside the verb that needs it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from typing import Any
+
+import click
+
+import ssl_domains
+from ssl_domains.core.errors import RecipeError, UserError
+
+_OVERRIDES = click.argument("overrides", nargs=-1, metavar="[section.key=value]...")
+_PLUGIN = click.option("--plugin", multiple=True, metavar="FILE", help="Your own Python file with registered classes.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(ssl_domains.__version__, prog_name="ssl-domains")
+def cli() -> None:
+    """Self-supervised learning from your own files: pretrain, evaluate, embed.
+
+    \b
+    ssl-domains quickstart
+    ssl-domains inspect my.csv
+    ssl-domains pretrain tabular/t_jepa data.source=my.csv data.label=price
+
+    Exit codes: 0 done, 2 bad input (one sentence for each error), 130 interrupted (saved, resumable), 1 a bug.
+    """
+
+
+@cli.command()
+@click.argument("recipe")
+@_OVERRIDES
+@click.option("--resume", is_flag=True, help="Continue run=DIR (or RECIPE, when it is a run directory).")
+@click.option("--check", is_flag=True, help="Exit with 2 when the recipe's `expect` is not met.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@_PLUGIN
+def pretrain(
+    recipe: str, overrides: tuple[str, ...], resume: bool, check: bool, quiet: bool, plugin: tuple[str, ...]
+) -> None:
+    """Pretrain by a recipe, then evaluate and write the report.
+
+    Overrides are section.key=value; run=DIR is the run directory (default runs/<recipe>-<time>).
+    """
+    from ssl_domains import api, render
+
+    run, rest = _take(overrides, "run")
+    result = api.pretrain(recipe, *rest, run=run, resume=resume, plugin=plugin, progress=not quiet)
+    render.run(result)
+    if check and result.missed:
+        raise UserError("expect is not met: " + "; ".join(result.missed))
+
+
+@cli.command()
+@click.argument("run")
+@_OVERRIDES
+@_PLUGIN
+def evaluate(run: str, overrides: tuple[str, ...], plugin: tuple[str, ...]) -> None:
+    """Measure a run's encoder again; overrides such as evaluate.seeds=5 change how."""
+    from ssl_domains import api, render
+
+    render.run(api.evaluate(run, *overrides, plugin=plugin))
+
+
+@cli.command()
+@click.argument("run")
+@_OVERRIDES
+@click.option("--data", metavar="FILE", help="New raw data (or data.source=..., data.nodes=... and so on).")
+@click.option("--out", required=True, metavar="FILE", help="Where to write: .parquet, .csv or .npy.")
+@_PLUGIN
+def embed(run: str, overrides: tuple[str, ...], data: str | None, out: str, plugin: tuple[str, ...]) -> None:
+    """Embed new raw data with a run's encoder."""
+    from ssl_domains import api
+
+    path = api.embed(run, data, out, plugin=plugin, **_data(overrides))
+    click.echo(f"embeddings: {path}")
+
+
+@cli.command()
+@click.argument("source", required=False)
+@_OVERRIDES
+@click.option("--domain", metavar="NAME", help="Default: guessed from the file's name.")
+def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None) -> None:
+    """Show what is in a file, and the recipe lines that use it."""
+    from ssl_domains import api, render
+
+    if source is not None and "=" in source and source.split("=", 1)[0].isidentifier() or _is_data(source):
+        source, overrides = None, (str(source), *overrides)
+    found, lines = api.inspect(source, domain=domain, **_data(overrides))
+    render.inspection(found, lines)
+
+
+@cli.command()
+@click.argument("recipe")
+@_OVERRIDES
+@_PLUGIN
+def profile(recipe: str, overrides: tuple[str, ...], plugin: tuple[str, ...]) -> None:
+    """Show where a step's time goes, and which setting to change."""
+    from ssl_domains import api, render
+
+    render.profile(api.profile(recipe, *overrides, plugin=plugin))
+
+
+@cli.command()
+@click.argument("run")
+def report(run: str) -> None:
+    """Write a run's report.html and card.md again."""
+    from ssl_domains import api
+
+    click.echo(f"report: {api.report(run)}")
+
+
+@cli.command(name="list")
+@click.argument("kind", required=False, metavar="[domains|methods|objectives|recipes|...]")
+@_PLUGIN
+def list_(kind: str | None, plugin: tuple[str, ...]) -> None:
+    """List domains, methods, objectives and recipes: what works here."""
+    from ssl_domains import api, render
+
+    render.listing(api.list_names(kind, plugin=plugin))
+
+
+@cli.command()
+@click.argument("recipe")
+@_OVERRIDES
+@_PLUGIN
+def show(recipe: str, overrides: tuple[str, ...], plugin: tuple[str, ...]) -> None:
+    """Show a recipe resolved: every value, and where it was set."""
+    from ssl_domains import api, render
+
+    render.resolved(api.show(recipe, *overrides, plugin=plugin))
+
+
+@cli.command()
+@click.argument("recipe")
+@click.argument("target", required=False)
+def copy(recipe: str, target: str | None) -> None:
+    """Copy a recipe to edit it."""
+    from ssl_domains.recipe.listing import copy_recipe
+
+    click.echo(f"recipe: {copy_recipe(recipe, target)}")
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b")
+@_PLUGIN
+def diff(a: str, b: str, plugin: tuple[str, ...]) -> None:
+    """Show the values in which two recipes (or runs) differ."""
+    from ssl_domains import api, render
+
+    render.differences(a, b, api.diff(a, b, plugin=plugin))
+
+
+@cli.command()
+@click.argument("run")
+@click.option("--out", metavar="DIR", help="Default: <run>-encoder.")
+def export(run: str, out: str | None) -> None:
+    """Copy a run's encoder (weights, config, fitted preprocessing) into a folder of its own."""
+    from ssl_domains.encoders import export as write
+
+    path = write(run, out)
+    click.echo(f"encoder: {path}\n\nimport ssl_domains\nencoder = ssl_domains.load({str(path)!r})")
+    click.echo("vectors = encoder.embed('new data')  # [n, D] float32")
+
+
+@cli.command()
+def doctor() -> None:
+    """Check Python, torch, each domain's packages, disk and threads."""
+    from ssl_domains import render
+    from ssl_domains.doctor import doctor as run_checks
+
+    render.checks(run_checks())
+
+
+@cli.command()
+@click.option("--out", default="runs/quickstart", show_default=True, metavar="DIR", help="Where the two runs go.")
+def quickstart(out: str) -> None:
+    """Pretrain on a real table and a real graph in a few minutes; needs no network."""
+    from ssl_domains.quickstart import quickstart as start
+
+    start(out)
+
+
+def _take(overrides: tuple[str, ...], key: str) -> tuple[str | None, list[str]]:
+    """The value of ``key=value`` and the other overrides."""
+    found = [text.split("=", 1)[1] for text in overrides if text.startswith(f"{key}=")]
+    return (found[-1] if found else None), [text for text in overrides if not text.startswith(f"{key}=")]
+
+
+def _is_data(text: str | None) -> bool:
+    return text is not None and text.startswith("data.") and "=" in text
+
+
+def _data(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """``data.key=value`` (or ``key=value``) overrides as keyword arguments."""
+    from ssl_domains.recipe.loading import parse_value
+
+    values = {}
+    for text in overrides:
+        key, sign, value = text.removeprefix("data.").partition("=")
+        if not sign or not key.isidentifier():
+            raise UserError(f"{text!r}: expected data.key=value, for example data.source=new.csv")
+        values[key] = parse_value(value)
+    return values
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit code (0, 1, 2 or 130)."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of libraries, about each other
+    try:
+        cli.main(args=arguments, prog_name="ssl-domains", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return int(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except RecipeError as error:
+        return _sentences(error.problems)
+    except UserError as error:
+        return _sentences([str(error)])
+    except (KeyboardInterrupt, click.Abort) as stop:
+        click.echo(str(stop) or "interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception:
+        traceback.print_exc()
+        click.echo("This is a bug in ssl_domains; please report it with the lines above.", err=True)
+        return 1
+    return 0
+
+
+def _sentences(problems: list[str]) -> int:
+    for problem in problems:
+        click.echo(f"error: {problem}", err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

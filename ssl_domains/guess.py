@@ -1,0 +1,54 @@
+"""Which domain a source belongs to, from its name alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ssl_domains.core.errors import DataError
+
+_TABLE = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".db", ".sqlite", ".duckdb")
+_GRAPH = (".graphml", ".gml", ".gexf", ".pt")
+
+
+def guess_domain(source: Any = None, **data: Any) -> str:
+    """Name of the domain that a source belongs to.
+
+    Args:
+        source: a path, a ``scheme://`` name, or an object in memory.
+        data: other keys of the ``data`` section; ``nodes`` or ``edges`` mean a graph.
+
+    Raises:
+        DataError: it cannot be told; names what would settle it.
+    """
+    if "nodes" in data or "edges" in data:
+        return "graph"
+    module = type(source).__module__.split(".")[0]
+    if module in ("torch_geometric", "networkx"):
+        return "graph"
+    if module in ("pandas", "pyarrow", "polars", "datasets", "numpy"):
+        return "tabular"
+    if isinstance(source, str | Path):
+        found = _by_name(str(source))
+        if found:
+            return found
+    raise DataError(
+        f"{source}: cannot tell the domain of this source; say it with domain=tabular or domain=graph "
+        f"(known endings: {', '.join(_TABLE + _GRAPH)})"
+    )
+
+
+def _by_name(name: str) -> str | None:
+    low = name.lower().removesuffix(".gz")
+    if low.startswith("import-graph://") or low.endswith(_GRAPH):
+        return "graph"
+    if low.startswith(("hf://", "duckdb://", "sqlite://")) or low.endswith(_TABLE):
+        return "tabular"
+    path = Path(name)
+    if path.is_dir():
+        stems = {p.stem.lower() for p in path.iterdir()}
+        if {"nodes", "edges"} <= stems or "edges" in stems:
+            return "graph"
+        if any(p.suffix.lower() in _TABLE or p.name == "dataset_info.json" for p in path.iterdir()):
+            return "tabular"
+    return None

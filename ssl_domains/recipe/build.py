@@ -1,0 +1,218 @@
+"""Objects from a checked recipe: what data decide is linked from the source's spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssl_domains.core import registry
+from ssl_domains.core.errors import DataError, RecipeError, UserError
+from ssl_domains.core.interfaces import Domain, Encoder, Masker, Source, Views
+from ssl_domains.core.methods.base import Method
+from ssl_domains.core.objectives.base import Objective
+from ssl_domains.core.schedules import Schedule
+from ssl_domains.recipe.schema import Recipe, Section, to_plain
+from ssl_domains.recipe.signatures import parameters
+from ssl_domains.trainer.optimizers import OptimizerConfig
+
+
+@dataclass
+class Experiment:
+    """Everything that a run needs.
+
+    Attributes:
+        recipe: the checked recipe.
+        domain: the domain's object.
+        source: the opened data.
+        method: built from ``train.seed``, not yet on a device.
+        views: the views or None; also given to the evaluation (alignment needs two views).
+    """
+
+    recipe: Recipe
+    domain: Domain
+    source: Source
+    method: Method
+    views: Views | None
+
+    def make_encoder(self, seed: int) -> Encoder:
+        """The same encoder at random initialisation, for the baseline."""
+        set_seed(seed)
+        return _encoder(self.recipe, self.source)
+
+    def make_optimizer(self) -> OptimizerConfig:
+        """The optimizer's options; the trainer makes the optimizer from the method's parameters.
+
+        Raises:
+            RecipeError: an option is out of range.
+        """
+        optimizer = _construct(self.recipe, "optimizer")
+        assert isinstance(optimizer, OptimizerConfig)
+        return optimizer
+
+    def make_schedule(self, total_steps: int) -> Schedule:
+        """The schedule of a run with this budget.
+
+        Raises:
+            RecipeError: its options do not fit the budget.
+        """
+        schedule = _construct(self.recipe, "schedule", total_steps=total_steps)
+        assert isinstance(schedule, Schedule)
+        return schedule
+
+    def save_encoder(self, path: Path, encoder: nn.Module) -> Path:
+        """Writes weights, config and the fitted preprocessing into ``path``."""
+        from ssl_domains.trainer.checkpoint import save_encoder
+
+        section = self.recipe.sections["encoder"]
+        return save_encoder(
+            path,
+            encoder,
+            domain=self.recipe.domain,
+            encoder_name=section.name,
+            encoder_options=to_plain(section.resolved),
+            spec=self.source.spec,
+        )
+
+
+def set_seed(seed: int) -> None:
+    """Seeds torch and numpy, for initialisation."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+def open_source(recipe: Recipe) -> tuple[Domain, Source]:
+    """Opens the recipe's data.
+
+    Raises:
+        DataError: the data cannot be used.
+    """
+    domain = registry.load_domain(recipe.domain)()
+    return domain, domain.open(**recipe.data)
+
+
+def build(recipe: Recipe, source: Source | None = None) -> Experiment:
+    """Opens the data and builds every object of a recipe.
+
+    Args:
+        recipe: from :func:`~ssl_domains.recipe.schema.read_recipe`.
+        source: data that are open already.
+
+    Raises:
+        DataError: the data cannot be used.
+        RecipeError: options that each have a right type do not fit together or the data; all at once.
+    """
+    if source is None:
+        domain, source = open_source(recipe)
+    else:
+        domain = registry.load_domain(recipe.domain)()
+    set_seed(recipe.train.seed)
+    problems: list[str] = []
+
+    def attempt(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except RecipeError as error:
+            problems.extend(error.problems)
+            return None
+
+    views = attempt(lambda: _construct(recipe, "views", spec=source.spec))
+    masker = attempt(lambda: _construct(recipe, "mask", spec=source.spec))
+    attempt(lambda: _construct(recipe, "optimizer"))
+    attempt(lambda: _construct(recipe, "schedule", total_steps=_any_budget(recipe)))
+    encoder = attempt(lambda: _encoder(recipe, source))
+    objective = attempt(lambda: _objective(recipe, source, encoder)) if encoder is not None else None
+    if problems:
+        raise RecipeError(problems)
+    method = _method(recipe, source, encoder, objective, views, masker)
+    return Experiment(recipe, domain, source, method, views)
+
+
+def build_encoder(config: Mapping[str, Any]) -> tuple[Domain, Any, Encoder]:
+    """Domain, spec and an encoder with random weights from the config of a saved encoder.
+
+    Args:
+        config: as :func:`ssl_domains.trainer.checkpoint.read_encoder_config` gives it.
+
+    Raises:
+        UserError: the domain or encoder is not known here, or takes other options; names which.
+    """
+    registry.scan_core()
+    try:
+        domain = registry.load_domain(config["domain"])()
+        cls = registry.get("encoder", config["encoder"])
+        spec = domain.spec_from_dict(config["spec"])
+        return domain, spec, cls(spec, **config["encoder_options"])
+    except (KeyError, ImportError, TypeError, ValueError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise UserError(
+            f"the saved encoder cannot be built (written by version {config.get('version')}): {text}"
+        ) from error
+
+
+def _any_budget(recipe: Recipe) -> int:
+    """Steps for a first check of the schedule's options; the real number comes from the data."""
+    return recipe.train.steps or 1_000_000
+
+
+def _encoder(recipe: Recipe, source: Source) -> Encoder:
+    encoder = _construct(recipe, "encoder", spec=source.spec)
+    assert isinstance(encoder, Encoder)
+    return encoder
+
+
+def _objective(recipe: Recipe, source: Source, encoder: Encoder) -> Objective | None:
+    n_train = len(source.splits["train"])
+    return _construct(
+        recipe, "objective", spec=source.spec, width=_objective_width(recipe, encoder), n_samples=n_train
+    )
+
+
+def _objective_width(recipe: Recipe, encoder: Encoder) -> int:
+    """Width of the vectors that reach the objective: prototypes, else the projector's output, else the encoder's."""
+    options = recipe.sections["method"].resolved
+    if options.get("prototypes"):
+        return int(options["prototypes"])
+    projector = options.get("projector")
+    return int(projector[-1]) if projector else encoder.width
+
+
+def _method(
+    recipe: Recipe,
+    source: Source,
+    encoder: Encoder,
+    objective: Objective | None,
+    views: Views | None,
+    masker: Masker | None,
+) -> Method:
+    parts = {"encoder": encoder, "objective": objective, "views": views, "masker": masker}
+    method = _construct(recipe, "method", spec=source.spec, **{k: v for k, v in parts.items() if v is not None})
+    assert isinstance(method, Method)
+    return method
+
+
+def _construct(recipe: Recipe, key: str, **filled: Any) -> Any:
+    """Calls a section's class with its options and what the builder fills; None for no section.
+
+    A ``ValueError`` or ``UserError`` of a constructor speaks about the section's options: it becomes a
+    problem of the recipe, with its place.
+    """
+    section: Section | None = recipe.sections.get(key)
+    if section is None:
+        return None
+    takes = parameters(section.cls)
+    linked = {name: value for name, value in filled.items() if name in takes}
+    try:
+        return section.cls(**linked, **section.options)
+    except DataError:
+        raise
+    except (ValueError, KeyError, UserError) as error:
+        where = recipe.origin((key,)).where
+        text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+        prefix = "" if str(text).startswith((f"{key}.", f"{key}:", f"{key} ")) else f"{key} {section.name!r}: "
+        raise RecipeError(f"{where + ': ' if where else ''}{prefix}{text}") from error

@@ -1,0 +1,297 @@
+"""From a checked recipe to a finished run: train, save the encoder, evaluate, report."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssl_domains.api import RecipeLike, Run, default_run
+from ssl_domains.core.errors import RunError
+from ssl_domains.core.interfaces import Encoder
+from ssl_domains.evaluation import check_expectations, evaluate_encoder, write_model_card, write_report
+from ssl_domains.evaluation.results import Evaluation
+from ssl_domains.recipe.build import Experiment, build
+from ssl_domains.recipe.schema import Recipe, read_recipe, to_plain
+from ssl_domains.trainer import checkpoint
+from ssl_domains.trainer.distributed import barrier, gather_objects, is_main
+from ssl_domains.trainer.files import write_text
+from ssl_domains.trainer.loop import FitResult, Trainer
+from ssl_domains.trainer.run import RunDirectory, read_json
+from ssl_domains.trainer.setup import device_for
+from ssl_domains.trainer.signals import Interrupted
+
+SUMMARY = "summary.json"
+"""Beside the evaluation: what the report needs that no other file of a run holds."""
+
+
+def train(
+    recipe: RecipeLike,
+    overrides: Iterable[str],
+    sections: Mapping[str, Any],
+    *,
+    run: str | Path | None,
+    resume: bool,
+    plugin: Iterable[str | Path],
+    progress: bool,
+) -> Run:
+    """See :func:`ssl_domains.api.pretrain`."""
+    if resume:
+        run = _run_to_resume(recipe, run)
+        recipe = RunDirectory.open(run).recipe_path
+    checked = read_recipe(recipe, overrides, sections, plugin)
+    device_for(checked.train)  # joins the other processes, when there are some
+    path = gather_objects(Path(run) if run is not None else default_run(checked.name))[0]
+    experiment = build(checked)
+    if checked.init_from is not None and not resume:
+        checkpoint.init_from(experiment.method, checked.init_from)
+    directory = RunDirectory(path)
+    trainer = make_trainer(experiment, directory, progress)
+    if is_main() and not resume:
+        _create(directory, experiment)
+    barrier()
+    result = _fit(trainer, path, resume)
+    encoder = trainer.export_encoder()
+    if not is_main():
+        return Run(path, checked.name)
+    experiment.save_encoder(directory.encoder_path, encoder)
+    return _finish(experiment, encoder, directory, result, progress)
+
+
+def _run_to_resume(recipe: RecipeLike, run: str | Path | None) -> Path:
+    """The run directory that ``--resume`` means."""
+    if run is not None:
+        return Path(run)
+    if isinstance(recipe, str | Path) and (Path(recipe) / "run.json").is_file():
+        return Path(recipe)
+    if isinstance(recipe, str | Path) and Path(recipe).is_dir():
+        RunDirectory.open(recipe)  # says what is wrong with it
+    raise RunError("resume: say which run, as run=DIR, or give the run directory in place of the recipe")
+
+
+def _create(directory: RunDirectory, experiment: Experiment) -> None:
+    """The run directory with its recipe; only after everything that can be wrong was looked at."""
+    RunDirectory.create(directory.path)
+    directory.write_recipe(_portable(experiment.recipe))
+    directory.write_environment()
+    begun = {"recipe": experiment.recipe.name, "own_data": experiment.recipe.own_data}
+    write_text(directory.path / SUMMARY, json.dumps(begun) + "\n", "summary")
+
+
+def _portable(recipe: Recipe) -> str:
+    """The resolved recipe with absolute paths, so that the run resumes from any folder."""
+    for key, value in recipe.data.items():
+        if isinstance(value, str | Path) and "://" not in str(value) and Path(value).exists():
+            recipe.data[key] = str(Path(value).resolve())
+    return recipe.to_yaml()
+
+
+def make_trainer(experiment: Experiment, directory: RunDirectory | None, progress: bool) -> Trainer:
+    """The trainer of an experiment.
+
+    Raises:
+        UserError: method, objective, batch and data do not fit together; all reasons at once.
+        RecipeError: the schedule does not fit the budget.
+    """
+    return Trainer(
+        experiment.method,
+        experiment.source,
+        experiment.recipe.train,
+        optimizer=experiment.make_optimizer(),
+        schedule=experiment.make_schedule,
+        run=directory,
+        probe=online_probe(experiment),
+        progress=None if progress else False,
+    )
+
+
+def online_probe(experiment: Experiment) -> Callable[[Encoder, int], dict[str, float]]:
+    """Scores while training: the recipe's probes on few rows, and RankMe."""
+
+    def probe(encoder: Encoder, step: int) -> dict[str, float]:
+        config = experiment.recipe.evaluate
+        found = evaluate_encoder(
+            encoder, experiment.source, probes=config.entries(), seeds=1, max_rows=2000, diagnostic_rows=1000,
+            map_rows=2, batch_size=config.batch_size, device=str(next(encoder.parameters()).device.type),
+        )  # fmt: skip
+        scores = {row.probe: row.mean for row in found.rows if row.main and row.features == "pretrained"}
+        rank = found.diagnostics.get("pretrained", {}).get("rankme")
+        return scores | ({"rankme": rank} if rank is not None else {})
+
+    return probe
+
+
+def _fit(trainer: Trainer, path: Path, resume: bool) -> FitResult:
+    command = f"ssl-domains pretrain {shlex.quote(str(path))} --resume"
+    try:
+        return trainer.fit(resume=resume)
+    except Interrupted as stop:
+        raise KeyboardInterrupt(f"interrupted after step {stop.step} and saved; go on with: {command}") from None
+    except KeyboardInterrupt:
+        saved = RunDirectory(path).checkpoints()
+        text = f"go on from the last checkpoint with: {command}" if saved else "no checkpoint was written"
+        raise KeyboardInterrupt(f"interrupted at once; {text}") from None
+
+
+def _finish(
+    experiment: Experiment, encoder: Encoder, directory: RunDirectory, result: FitResult, progress: bool
+) -> Run:
+    """Evaluation, expectations, report."""
+    budget = {"steps": result.steps, "samples": result.samples, "seconds": round(result.seconds, 2)}
+    begun = read_json(directory.path / SUMMARY)  # a resumed run keeps its name
+    summary = {**_identity(experiment), **begun, "training": budget, "findings": result.findings}
+    try:
+        return _measure(experiment, encoder, directory, summary, progress)
+    except KeyboardInterrupt:
+        again = f"ssl-domains evaluate {shlex.quote(str(directory.path))}"
+        raise KeyboardInterrupt(f"interrupted while evaluating; the encoder is saved; go on with: {again}") from None
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    recipe = experiment.recipe
+    return {
+        "recipe": recipe.name,
+        "domain": recipe.domain,
+        "method": recipe.sections["method"].name,
+        "data": _data_name(recipe),
+        "label": recipe.data.get("label") if isinstance(recipe.data.get("label"), str) else None,
+        "card": to_plain(experiment.source.card()),
+    }
+
+
+def _data_name(recipe: Recipe) -> str:
+    """A short name for titles: the last part of the path."""
+    for key in ("source", "nodes", "edges"):
+        value = recipe.data.get(key)
+        if isinstance(value, str | Path):
+            return str(value).rstrip("/").split("/")[-1]
+    return ""
+
+
+def _measure(
+    experiment: Experiment, encoder: Encoder, directory: RunDirectory, summary: dict[str, Any], progress: bool
+) -> Run:
+    recipe = experiment.recipe
+    evaluation = run_evaluation(experiment, encoder, progress)
+    run = Run(directory.path, summary["recipe"], evaluation, notes=list(summary.get("findings", [])))
+    judge(run, recipe, own_data=bool(summary.get("own_data")))
+    summary["expect"] = {} if summary.get("own_data") else recipe.expect
+    evaluation.save(directory.path)
+    write_text(directory.path / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "summary")
+    write_reports(directory.path)
+    return run
+
+
+def run_evaluation(experiment: Experiment, encoder: Encoder, progress: bool) -> Evaluation:
+    """The recipe's ``evaluate`` section on an encoder."""
+    config = experiment.recipe.evaluate
+    return evaluate_encoder(
+        encoder,
+        experiment.source,
+        make_encoder=experiment.make_encoder,
+        probes=config.entries(),
+        seeds=config.seeds,
+        tree=experiment.domain.tree_baseline() if config.tree is None else config.tree,
+        views=experiment.views,
+        max_rows=config.max_rows,
+        diagnostic_rows=config.diagnostic_rows,
+        map_rows=config.map_rows,
+        batch_size=config.batch_size,
+        device=experiment.recipe.train.device,
+        progress=_say if progress else None,
+    )
+
+
+def _say(text: str) -> None:
+    print(f"  {text}", flush=True)
+
+
+def judge(run: Run, recipe: Recipe, own_data: bool) -> None:
+    """Compares the evaluation with ``expect``; other data than the recipe's are not held to it."""
+    if not recipe.expect or run.evaluation is None:
+        return
+    if own_data:
+        run.notes.append("expect was not checked: it belongs to the recipe's own data.")
+        return
+    failures = {failure.key: failure.message for failure in check_expectations(recipe.expect, run.evaluation)}
+    run.missed += failures.values()
+    run.met += [f"{key} {text}" for key, text in recipe.expect.items() if key not in failures]
+
+
+def evaluate_run(
+    path: Path,
+    overrides: Iterable[str],
+    sections: Mapping[str, Any],
+    *,
+    plugin: Iterable[str | Path],
+    progress: bool,
+) -> Run:
+    """See :func:`ssl_domains.api.evaluate`."""
+    from ssl_domains.encoders import load
+
+    directory = RunDirectory.open(path)
+    recipe = read_recipe(directory.recipe_path, overrides, sections, plugin)
+    loaded = load(path)
+    experiment = build(recipe)
+    if _as_json(experiment.source.spec.to_dict()) != loaded.config["spec"]:
+        raise RunError(
+            f"run {path}: its data are no longer those it was trained on (columns, categories or scales differ); "
+            "restore them, or pretrain again"
+        )
+    old = read_json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
+    kept = {key: old[key] for key in ("recipe", "training", "findings", "own_data") if key in old}
+    summary = {**_identity(experiment), **kept}
+    return _measure(experiment, loaded.encoder, directory, summary, progress)
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def write_reports(path: Path) -> Path:
+    """``report.html`` and ``card.md`` from what the run holds.
+
+    Raises:
+        RunError: no such run, or it was never evaluated.
+    """
+    directory = RunDirectory.open(path)
+    evaluation = Evaluation.load(path)
+    summary = read_json(path / SUMMARY)
+    environment = read_json(path / "environment.json") if (path / "environment.json").is_file() else None
+    title = summary["recipe"] + (f" on {summary['data']}" if summary.get("data") else "")
+    shared: dict[str, Any] = {
+        "title": title,
+        "card": summary["card"],
+        "recipe_yaml": directory.recipe_path.read_text(encoding="utf-8"),
+        "environment": environment,
+    }
+    report = write_report(
+        path,
+        evaluation,
+        subtitle=[summary["domain"], summary["method"]],
+        metrics_rows=directory.metrics(),
+        findings=summary.get("findings", []),
+        expect=summary.get("expect"),
+        label_name=summary.get("label") or "label",
+        seconds=summary.get("training", {}).get("seconds"),
+        **shared,
+    )
+    write_model_card(path, evaluation, domain=summary["domain"], method=summary["method"], **shared)
+    return report
+
+
+def profile_recipe(
+    recipe: RecipeLike,
+    overrides: Iterable[str],
+    sections: Mapping[str, Any],
+    *,
+    plugin: Iterable[str | Path],
+    steps: int,
+) -> Any:
+    """See :func:`ssl_domains.api.profile`."""
+    from ssl_domains.trainer.profile import profile
+
+    checked = read_recipe(recipe, overrides, sections, plugin)
+    return profile(make_trainer(build(checked), None, progress=False), steps)

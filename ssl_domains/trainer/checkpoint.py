@@ -208,6 +208,9 @@ def mismatches(own: Mapping[str, Tensor], found: Mapping[str, Tensor], show: int
 # --- optimizers ------------------------------------------------------------------------------
 
 
+_NOT_SAVED = ("params", "fused", "foreach", "capturable", "differentiable")  # how, not what, is computed
+
+
 def _names(method: nn.Module) -> dict[int, str]:
     return {id(parameter): name for name, parameter in method.named_parameters()}
 
@@ -216,7 +219,7 @@ def _optimizer_state(method: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """Groups and state by parameter name, whole tensors."""
     names = _names(method)
     groups = [
-        {k: v for k, v in group.items() if k != "params"}
+        {k: v for k, v in group.items() if k not in _NOT_SAVED}
         | {"params": [names[id(p)] for p in group["params"]]}
         for group in optimizer.param_groups
     ]

@@ -32,8 +32,8 @@ def sentence_for_stage(stage: str, found: Mapping[str, float], kind: str, steps:
     """
     width = int(found["width"])
     facts = {
-        "point": f"all vectors are nearly the same (mean cosine {found['cosine']:.6f}, spread {found['std']:.1e} "
-        "of 1)",
+        "point": f"all vectors are nearly the same (mean cosine {found['cosine']:.6f}, "
+        f"spread {found['std']:.1e} of 1)",
         "line": f"vectors lie on one line (RankMe {found['rank']:.2f} of {width})",
         "dead": f"{found['dead']:.0%} of {width} dimensions hardly vary",
     }

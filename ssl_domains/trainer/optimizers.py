@@ -60,7 +60,7 @@ class OptimizerConfig:
             UserError: nothing to train.
         """
         scale = batch_size / self.lr_batch if self.lr_batch and batch_size else 1.0
-        ready = [self._group(group, scale) for group in groups if len(group["params"])]
+        ready = [group for group in (self._group(g, scale) for g in groups) if group["params"]]
         if not ready:
             raise UserError("the method has no parameters to train; is everything frozen?")
         return self._make(ready)
@@ -164,7 +164,8 @@ class SGD(OptimizerConfig):
     nesterov: bool = False
 
     def _make(self, groups: list[dict[str, Any]]) -> Optimizer:
-        fused = fused_possible(groups)
+        sharded = any(hasattr(p, "full_tensor") for group in groups for p in group["params"])
+        fused = fused_possible(groups) and not sharded  # torch shards no fused SGD
         return torch.optim.SGD(groups, momentum=self.momentum, nesterov=self.nesterov, fused=fused or None)
 
 

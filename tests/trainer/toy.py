@@ -1,6 +1,6 @@
 """A tiny source and methods for the trainer's tests; also runs as a program (resume, signals).
 
-    python toy.py RUN STEPS [resume] [slow]
+python toy.py RUN STEPS [resume] [slow]
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Rows:
     task = None
     class_names = None
 
-    def __init__(self, n: int = 90, width: int = 6, full_batch: bool = False, dtype: Any = torch.float32) -> None:
+    def __init__(
+        self, n: int = 90, width: int = 6, full_batch: bool = False, dtype: Any = torch.float32
+    ) -> None:
         self.x = torch.randn(n, width, generator=torch.Generator().manual_seed(5)).to(dtype)
         self.spec, self.full_batch = Spec(width), full_batch
         number = np.arange(n)
@@ -63,7 +65,9 @@ class Net(Encoder):
     def __init__(self, spec: Spec, hidden: int = 8, dropout: float = 0.0) -> None:
         super().__init__()
         self.width = hidden
-        self.net = nn.Sequential(nn.Linear(spec.width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, hidden))
+        self.net = nn.Sequential(
+            nn.Linear(spec.width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, hidden)
+        )
 
     def forward(self, x: Tensor, mask: Any = None, *, layers: bool = False) -> Encoded:
         z = self.net(x)
@@ -106,7 +110,9 @@ class Stateful(Method):
 
     def forward(self, batch: Batch, draw: Draw) -> Output:
         time.sleep(self.delay)
-        z = self.encoder(batch.x + 0.1 * draw.normal(batch.x.shape[1]) + 0.01 * torch.randn(1) + self.shift).pooled
+        z = self.encoder(
+            batch.x + 0.1 * draw.normal(batch.x.shape[1]) + 0.01 * torch.randn(1) + self.shift
+        ).pooled
         q = F.normalize(self.projector(z), dim=1)
         k = F.normalize(self.teacher(batch.x + 0.1 * draw.normal(batch.x.shape[1])), dim=1)
         logits = torch.cat([(q * k).sum(1, keepdim=True), q @ self.queue.T], 1) / 0.2
@@ -129,7 +135,14 @@ def stateful_trainer(run: RunDirectory | None, steps: int, delay: float = 0.0, *
     source = Rows()
     method = Stateful(Net(source.spec, dropout=0.2))
     method.delay = delay
-    settings = {"batch_size": 8, "steps": steps, "log_every": 5, "checkpoint_every": 7, "guard_every": 4, "seed": 3}
+    settings = {
+        "batch_size": 8,
+        "steps": steps,
+        "log_every": 5,
+        "checkpoint_every": 7,
+        "guard_every": 4,
+        "seed": 3,
+    }
     config = TrainConfig(**(settings | {"clip_norm": 1.0, "accumulate": 2} | train))
     optimizer = AdamW(lr=0.01, weight_decay=0.04, weight_decay_end=0.4)
     schedule = lambda total_steps: WarmupCosine(warmup_steps=3, total_steps=40)  # noqa: E731

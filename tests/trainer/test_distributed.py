@@ -1,0 +1,201 @@
+"""Two processes with different data train as one process with all of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_domains.core.batch import View
+from ssl_domains.core.interfaces import Views
+from ssl_domains.core.methods.joint_embedding import JointEmbedding
+from ssl_domains.core.methods.momentum_contrast import MomentumContrast
+from ssl_domains.core.objectives.contrastive import InfoNCE, MoCo
+from ssl_domains.core.objectives.redundancy import BarlowTwins
+from ssl_domains.core.testing import run_processes
+from ssl_domains.trainer import files
+from ssl_domains.trainer.config import TrainConfig
+from ssl_domains.trainer.distributed import agree, cut_share, mean_over_processes
+from ssl_domains.trainer.loop import Trainer
+from ssl_domains.trainer.optimizers import LARS, SGD, AdamW
+from ssl_domains.trainer.run import RunDirectory
+from ssl_domains.trainer.setup import shard
+
+TOY = Path(__file__).with_name("toy.py") if "__file__" in globals() else None
+
+
+def load_toy(path: str) -> Any:
+    if "trainer_toy" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("trainer_toy", path)
+        assert spec and spec.loader
+        sys.modules["trainer_toy"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["trainer_toy"])
+    return sys.modules["trainer_toy"]
+
+
+class Noise(Views):
+    """Two noisy copies, in float64."""
+
+    def prepare(self, source: Any) -> None:
+        self.scale = 0.3
+
+    def __call__(self, batch: Any, draw: Any) -> list[View]:
+        return [View(batch.x + self.scale * draw.normal(batch.x.shape[1]).double()) for _ in range(2)]
+
+
+def build(toy: Any, name: str) -> torch.nn.Module:
+    torch.manual_seed(1)
+    encoder = toy.Net(toy.Spec(6))
+    if name == "barlow":
+        method = JointEmbedding(encoder, BarlowTwins(), Noise(), projector=(8, 8))
+    elif name == "infonce":
+        method = JointEmbedding(encoder, InfoNCE(), Noise(), projector=(8, 4))
+    else:
+        method = MomentumContrast(encoder, MoCo(), Noise(), projector=(8, 4), queue_size=48)
+    return method.double()
+
+
+def run_one(toy: Any, name: str, fsdp: bool, folder: str | None = None, **train: Any) -> dict[str, Any]:
+    """Four steps with plain SGD, so that the weights tell the gradients."""
+    settings = {
+        "batch_size": 16,
+        "steps": 4,
+        "log_every": 1,
+        "seed": 2,
+        "guard_every": 2,
+        "fsdp": fsdp,
+        "device": "cpu",
+    }
+    config = TrainConfig(**(settings | train))
+    run = (
+        RunDirectory.create(folder)
+        if folder and (torch.distributed.is_initialized() is False or torch.distributed.get_rank() == 0)
+        else (RunDirectory(folder) if folder else None)
+    )
+    source = toy.Rows(dtype=torch.float64)
+    optimizer = SGD(lr=0.1, momentum=0.9)
+    trainer = Trainer(build(toy, name), source, config, optimizer=optimizer, run=run, progress=False)
+    result = trainer.fit()
+    whole = {
+        k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in trainer.method.state_dict().items()
+    }
+    encoder = {k: v.clone() for k, v in trainer.export_encoder().state_dict().items()}
+    return {
+        "losses": [row["loss"] for row in result.rows if "loss" in row],
+        "weights": {k: v.detach().clone() for k, v in whole.items()},
+        "encoder": encoder,
+        "fetched": [i for rows in source.fetched for i in rows],
+        "sharded": any(hasattr(p, "full_tensor") for p in trainer.method.parameters()),
+    }
+
+
+def both_ways(rank: int, path: str, folder: str) -> dict[str, Any]:
+    toy = load_toy(path)
+    out: dict[str, Any] = {}
+    for name in ("barlow", "infonce", "moco"):
+        for fsdp in (False, True):
+            saved = f"{folder}/{name}-{fsdp}"
+            out[name, fsdp] = run_one(toy, name, fsdp, saved)
+    out["accumulate"] = run_one(toy, "infonce", False, accumulate=2)
+    out["mean"] = mean_over_processes(torch.tensor(float(rank)))
+    out["agree"] = agree([rank == 1, False], torch.device("cpu"))
+    out["optimizers"] = {kind.__name__: fsdp_step(toy, kind) for kind in (AdamW, LARS, SGD)}
+    # resume: what one process saved, two sharded ones continue
+    config = TrainConfig(batch_size=16, steps=6, log_every=1, seed=2, guard_every=2, fsdp=True, device="cpu")
+    method, source = build(toy, "moco"), toy.Rows(dtype=torch.float64)
+    run = RunDirectory(f"{folder}/single")
+    trainer = Trainer(method, source, config, optimizer=SGD(lr=0.1, momentum=0.9), run=run, progress=False)
+    trainer.fit(resume=True)
+    out["resumed"] = {
+        k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in method.state_dict().items()
+    }
+    return out
+
+
+def fsdp_step(toy: Any, kind: Any) -> dict[str, torch.Tensor]:
+    """One clipped step of an optimizer on sharded weights."""
+    method = build(toy, "moco")
+    shard(method, block_size=1)
+    optimizer = kind().build(method.parameter_groups())
+    x = toy.Rows(dtype=torch.float64).x[:16]
+    from ssl_domains.core.batch import Batch
+    from ssl_domains.core.random import Draw
+
+    method.before_training(None)
+    index = torch.arange(16)
+    method(Batch(x, index), Draw(0, 0, index)).loss.backward()
+    torch.nn.utils.clip_grad_norm_(method.parameters(), 0.1)
+    optimizer.step()
+    return {k: v.full_tensor().detach() for k, v in method.encoder.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def results(toy, tmp_path_factory) -> tuple[list[dict], dict[str, dict], Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    single = {name: run_one(toy, name, False) for name in ("barlow", "infonce", "moco")}
+    run_one(toy, "moco", False, str(folder / "single"))
+    return run_processes(both_ways, 2, toy.__file__, str(folder)), single, folder
+
+
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", ["barlow", "infonce", "moco"])
+def test_losses_and_weights_are_those_of_one_process(results, name: str, fsdp: bool) -> None:
+    found, single, _ = results
+    one = single[name]
+    for rank in (0, 1):
+        two = found[rank][name, fsdp]
+        assert two["sharded"] is fsdp
+        np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-6)
+        for key, value in one["weights"].items():
+            torch.testing.assert_close(two["weights"][key], value, rtol=1e-6, atol=1e-8, msg=key)
+        for key, value in one["encoder"].items():
+            torch.testing.assert_close(two["encoder"][key], value, rtol=1e-6, atol=1e-8, msg=key)
+    assert one["losses"][0] != one["losses"][-1]
+
+
+def test_processes_see_different_halves_of_the_batch(results) -> None:
+    found, single, _ = results
+    a, b = (found[rank]["barlow", False]["fetched"] for rank in (0, 1))
+    assert not set(a) & set(b)
+    assert sorted(a + b) == sorted(single["barlow"]["fetched"])
+
+
+def test_checkpoints_do_not_depend_on_the_processes(results) -> None:
+    _, _, folder = results
+    single = files.load_tensors(folder / "single/checkpoints/step-00000004/method.safetensors")
+    for kind in ("moco-False", "moco-True"):
+        found = files.load_tensors(folder / kind / "checkpoints/step-00000004/method.safetensors")
+        assert found.keys() == single.keys()
+        for key, value in single.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-8)
+
+
+def test_sharded_processes_resume_the_run_of_one(results, toy) -> None:
+    longer = run_one(toy, "moco", False, steps=6)
+    for rank in (0, 1):
+        for key, value in longer["weights"].items():
+            torch.testing.assert_close(results[0][rank]["resumed"][key], value, rtol=1e-6, atol=1e-8, msg=key)
+
+
+def test_optimizers_work_on_sharded_weights(results, toy) -> None:
+    """Equal halves of one batch of 8 different rows would hide nothing: both processes hold all 16 rows here,
+    so the joined batch is another one; what counts is that both end with the same moved weights."""
+    before = build(toy, "moco").encoder.state_dict()
+    for kind, weights in results[0][0]["optimizers"].items():
+        for key, value in weights.items():
+            assert torch.equal(value, results[0][1]["optimizers"][kind][key])
+            assert not torch.equal(value, before[key]), (kind, key)
+
+
+def test_small_helpers(results, toy) -> None:
+    for found in results[0]:
+        assert found["agree"] == [True, False]
+        assert float(found["mean"]) == 0.5
+    assert cut_share(np.arange(7), 1, 3).tolist() == [2, 3]
+    one = run_one(toy, "infonce", False, accumulate=2)
+    np.testing.assert_allclose(results[0][0]["accumulate"]["losses"], one["losses"], rtol=1e-6)

@@ -106,7 +106,7 @@ def numbers(series: pd.Series, origin: str, ids: Sequence[Any]) -> np.ndarray:
         )
     if len(bad):
         found = series.iloc[bad[0]]
-        what = "missing" if pd.isna(found) else repr(found)
+        what = "missing" if pd.isna(found) else repr(found) if isinstance(found, str) else str(found)
         raise DataError(
             f"{origin}: column {series.name!r} is {what} at node {ids[bad[0]]!r} ({len(bad)} such nodes); "
             f"fill it, or leave the column out with data.exclude"

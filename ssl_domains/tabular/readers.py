@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -229,7 +230,8 @@ def open_reader(
     Args:
         source: path of a file, a folder or a glob; ``package://PACKAGE/PATH`` for a file
             inside an installed package (which is not imported); a pandas DataFrame, pyarrow
-            Table or RecordBatch, or Hugging Face ``Dataset``.
+            Table or RecordBatch, Hugging Face ``Dataset``, polars DataFrame, or 2-d numpy array;
+            ``hf://NAME`` or ``hf://NAME:SPLIT`` for a data set of the Hugging Face hub.
         query: SQL for a database file.
         table: a table of a database file.
         text_columns: CSV columns to read as text, whatever they look like.
@@ -239,6 +241,8 @@ def open_reader(
     """
     if not isinstance(source, str | os.PathLike):
         return _from_memory(source)
+    if str(source).startswith("hf://"):
+        return _from_hub(str(source))
     path = _locate(str(source))
     if (query or table) and path.suffix.lower() not in DATABASE:
         raise DataError(f"data.query and data.table are for database files (duckdb, sqlite), not for {path}")
@@ -286,6 +290,10 @@ def _from_memory(source: Any) -> Reader:
         raise DataError(f"data.source holds several datasets ({', '.join(source)}); give one of them")
     if hasattr(source, "columns") and hasattr(source, "iloc"):
         return TableReader(_from_frame(source), "the DataFrame")
+    if hasattr(source, "to_arrow"):  # polars, DuckDB relations
+        return TableReader(source.to_arrow(), "the DataFrame")
+    if isinstance(source, np.ndarray) and source.ndim == 2 and source.dtype.kind in "biuf":
+        return TableReader(pa.table({f"x{j}": column for j, column in enumerate(source.T)}), "the array")
     raise DataError(
         f"data.source is a {type(source).__name__}; give a path, a DataFrame, an Arrow table or "
         "a Hugging Face dataset"
@@ -330,6 +338,23 @@ def _from_folder(path: Path, text_columns: Sequence[str]) -> Reader:
         )
     readers = [_from_file(file, None, None, text_columns) for file in files]
     return readers[0] if len(readers) == 1 else Concat(readers, str(path))
+
+
+def _from_hub(source: str) -> Reader:
+    """``hf://NAME[:SPLIT]``, by default the split "train"; ``datasets`` downloads and caches it."""
+    name, _, split = source.removeprefix("hf://").partition(":")
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise DataError(
+            f"data.source: {source} needs the package datasets: pip install 'ssl-domains[hf]'"
+        ) from None
+    try:
+        return HubReader(load_dataset(name, split=split or "train"), source)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"data.source: {source} cannot be loaded ({_first(error)}); check name and split"
+        ) from None
 
 
 def _from_hub_folder(path: Path) -> Reader:

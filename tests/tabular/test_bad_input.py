@@ -56,7 +56,7 @@ def test_binary_file_named_csv(tmp_path):
 
 def test_other_files(tmp_path):
     (tmp_path / "t.xyz").write_text("a\n1\n2\n")
-    with pytest.raises(DataError, match="the extension '.xyz' is not known; use one of csv, tsv, parquet"):
+    with pytest.raises(DataError, match=r"the extension '.xyz' is not known; use one of csv, tsv, parquet"):
         Tabular().open(tmp_path / "t.xyz")
     with pytest.raises(DataError, match=r"nowhere\.csv does not exist"):
         Tabular().open(tmp_path / "nowhere.csv")
@@ -68,16 +68,16 @@ def test_other_files(tmp_path):
         Tabular().open(tmp_path / "t.arrow")
     with pytest.raises(DataError, match="is neither a DuckDB nor a SQLite file"):
         Tabular().open(tmp_path / "t.db")
+    (tmp_path / "t.csv").write_text(GOOD)
     with pytest.raises(DataError, match=r"the folder .* mixes .*; name one kind"):
-        (tmp_path / "t.csv").write_text(GOOD)
         Tabular().open(tmp_path)
-    with pytest.raises(DataError, match="data.query and data.table are for database files"):
+    with pytest.raises(DataError, match=r"data.query and data.table are for database files"):
         Tabular().open(tmp_path / "t.csv", query="select 1")
     with pytest.raises(DataError, match="needs the package 'no_such_package', which is not installed"):
         Tabular().open("package://no_such_package/a.csv")
-    with pytest.raises(DataError, match="has no file 'a.csv'"):
+    with pytest.raises(DataError, match=r"has no file 'a.csv'"):
         Tabular().open("package://pytest/a.csv")
-    with pytest.raises(DataError, match="data.source is a int"):
+    with pytest.raises(DataError, match=r"data.source is a int"):
         Tabular().open(3)
 
 
@@ -134,7 +134,7 @@ def test_labels_that_no_probe_can_use():
         Tabular().open(frame, label="one")
     with pytest.raises(DataError, match="'none' is missing in every row"):
         Tabular().open(frame, label="none")
-    with pytest.raises(DataError, match="'name' holds texts, which data.task: regression"):
+    with pytest.raises(DataError, match=r"'name' holds texts, which data.task: regression"):
         Tabular().open(frame, label="name", task="regression")
 
 
@@ -174,5 +174,5 @@ def test_cache_folder_that_cannot_be_written(tmp_path, monkeypatch, good):
     monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SSL_DOMAINS_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match="the cache folder .* cannot be written .*set SSL_DOMAINS_CACHE"):
+    with pytest.raises(DataError, match=r"the cache folder .* cannot be written .*set SSL_DOMAINS_CACHE"):
         Tabular().open(good)

@@ -103,6 +103,36 @@ def test_record_batch_and_dictionary_columns():
     assert source.fetch([0, 1]).x["categorical"].tolist() == [[3], [2]]
 
 
+def test_arrays_and_whatever_turns_into_arrow():
+    array = np.random.default_rng(0).normal(size=(30, 3))
+    source = Tabular().open(array)
+    assert source.spec.names == ["x0", "x1", "x2"]
+
+    class Frame:
+        def to_arrow(self):
+            return pa.table({"a": array[:, 0], "b": array[:, 1]})
+
+    assert Tabular().open(Frame()).spec.names == ["a", "b"]
+
+
+def test_hub_names(monkeypatch, frame):
+    datasets = pytest.importorskip("datasets")
+    asked = []
+
+    def load(name, split):
+        asked.append((name, split))
+        if name == "no/such":
+            raise ValueError("it is not there")
+        return datasets.Dataset.from_pandas(frame, preserve_index=False)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    assert open_reader("hf://owner/name").n_rows == 120
+    open_reader("hf://owner/name:test")
+    assert asked == [("owner/name", "train"), ("owner/name", "test")]
+    with pytest.raises(DataError, match="hf://no/such cannot be loaded"):
+        open_reader("hf://no/such")
+
+
 def test_late_rows_widen_a_column(tmp_path):
     """Types hold for the whole file, not for the first block."""
     path = tmp_path / "late.csv"

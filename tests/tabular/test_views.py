@@ -150,11 +150,17 @@ def test_cutmix(source):
 
 
 def test_refused_options(source):
-    with pytest.raises(ValueError, match="views.rate"):
+    with pytest.raises(ValueError, match=r"views.rate"):
         ColumnCorruption(1.5)
-    with pytest.raises(ValueError, match="views.std"):
+    with pytest.raises(ValueError, match=r"views.std"):
         ColumnNoise(-1)
     batch = source.fetch([0, 1])
     for views in (ColumnCorruption(), ColumnNoise()):
         with pytest.raises(DataError, match="prepare"):
             views(batch, Draw(0, 0, batch.index))
+
+
+def test_what_a_pretext_task_can_predict(source):
+    assert ColumnCorruption().target_width("corrupted", source.spec) == N
+    with pytest.raises(KeyError, match="partner"):
+        RowCutMix().target_width("partner", source.spec)

@@ -6,10 +6,15 @@ import json
 import math
 import os
 import statistics
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scipy import stats
+
+if TYPE_CHECKING:
+    from ssl_domains.evaluation.results import Evaluation
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -101,3 +106,26 @@ def write_table() -> None:
             lines.append(f"| {condition} | {mean:.4g} ± {half:.2g} | {len(values)} |")
         lines += ["", result.notes, ""] if result.notes else [""]
     DOCS.write_text("\n".join(lines))
+
+
+def pretrained(recipe: dict[str, Any] | str, seed: int, **sections: Any) -> Evaluation:
+    """Runs a recipe in a temporary folder and returns what its encoder is worth.
+
+    Args:
+        recipe: mapping or name.
+        seed: of the run; also the seed of the random encoder and of probes that draw.
+        sections: overrides by section, as for :func:`ssl_domains.pretrain`.
+
+    Returns:
+        The evaluation, with the random encoder and the raw features beside.
+    """
+    import ssl_domains
+
+    train = {**sections.pop("train", {}), "seed": seed}
+    evaluate = {**sections.pop("evaluate", {}), "seeds": 1}
+    with tempfile.TemporaryDirectory() as folder:
+        run = ssl_domains.pretrain(
+            recipe, run=Path(folder) / "run", progress=False, train=train, evaluate=evaluate, **sections
+        )
+    assert run.evaluation is not None
+    return run.evaluation

@@ -9,7 +9,7 @@ import statistics
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scipy import stats
 
@@ -108,7 +108,14 @@ def write_table() -> None:
     DOCS.write_text("\n".join(lines))
 
 
-def pretrained(recipe: dict[str, Any] | str, seed: int, **sections: Any) -> Evaluation:
+class Trained(NamedTuple):
+    """Attributes: the evaluation, and the rows of the run's metrics."""
+
+    evaluation: Evaluation
+    metrics: list[dict[str, Any]]
+
+
+def pretrained(recipe: dict[str, Any] | str, seed: int, **sections: Any) -> Trained:
     """Runs a recipe in a temporary folder and returns what its encoder is worth.
 
     Args:
@@ -117,9 +124,10 @@ def pretrained(recipe: dict[str, Any] | str, seed: int, **sections: Any) -> Eval
         sections: overrides by section, as for :func:`ssl_domains.pretrain`.
 
     Returns:
-        The evaluation, with the random encoder and the raw features beside.
+        The evaluation, with the random encoder and the raw features beside, and the metrics.
     """
     import ssl_domains
+    from ssl_domains.trainer.run import RunDirectory
 
     train = {**sections.pop("train", {}), "seed": seed}
     evaluate = {**sections.pop("evaluate", {}), "seeds": 1}
@@ -127,5 +135,6 @@ def pretrained(recipe: dict[str, Any] | str, seed: int, **sections: Any) -> Eval
         run = ssl_domains.pretrain(
             recipe, run=Path(folder) / "run", progress=False, train=train, evaluate=evaluate, **sections
         )
+        metrics = RunDirectory.open(run.path).metrics()
     assert run.evaluation is not None
-    return run.evaluation
+    return Trained(run.evaluation, metrics)

@@ -38,7 +38,7 @@ def run(seeds: int) -> Result:
         values.setdefault(condition, []).append(score)
 
     for seed in range(seeds):
-        with_remask, without = pretrained(recipe(True), seed), pretrained(recipe(False), seed)
+        with_remask, without = (pretrained(recipe(r), seed).evaluation for r in (True, False))
         for label, key in ((f"{SHOTS} labels a class", f"few_shot(shots={SHOTS})"), ("all labels", "linear")):
             add(f"{label}: GraphMAE", with_remask.value(key))
             add(f"{label}: without re-masking", without.value(key))

@@ -27,35 +27,46 @@ def recipe(lambda_: float, lr: float) -> dict:
     }
 
 
+def last_rank(rows: list[dict], stage: str) -> float:
+    """RankMe of a stage at the guard's last look (256 rows of a training batch)."""
+    return [row[f"guard/{stage}/rank"] for row in rows if f"guard/{stage}/rank" in row][-1]
+
+
 def run(seeds: int) -> Result:
     """One rank correlation a seed, over runs of the same method that differ in two hyper-parameters."""
-    correlations, regrets, table = [], [], {}
+    by_projector, by_encoder, regrets = [], [], []
+    table: dict[str, list[float]] = {}
     for seed in range(seeds):
-        ranks, scores = [], []
+        projector, encoder, scores = [], [], []
         for lambda_ in LAMBDAS:
             for lr in RATES:
-                evaluation = pretrained(recipe(lambda_, lr), seed)
-                ranks.append(evaluation.value("rankme"))
-                scores.append(evaluation.value(f"few_shot(shots={SHOTS})"))
-                table.setdefault(f"accuracy at lambda {lambda_:g}, lr {lr:g}", []).append(scores[-1])
-                table.setdefault(f"RankMe at lambda {lambda_:g}, lr {lr:g}", []).append(ranks[-1])
-        correlations.append(float(stats.spearmanr(ranks, scores).statistic))
-        regrets.append(max(scores) - scores[max(range(len(ranks)), key=ranks.__getitem__)])
-    mean, half = interval(correlations)
+                trained = pretrained(recipe(lambda_, lr), seed)
+                projector.append(last_rank(trained.metrics, "projector"))
+                encoder.append(trained.evaluation.value("rankme"))
+                scores.append(trained.evaluation.value(f"few_shot(shots={SHOTS})"))
+                setting = f"at lambda {lambda_:g}, lr {lr:g}"
+                table.setdefault(f"accuracy {setting}", []).append(scores[-1])
+                table.setdefault(f"RankMe of the projector {setting}", []).append(projector[-1])
+                table.setdefault(f"RankMe of the encoder {setting}", []).append(encoder[-1])
+        by_projector.append(float(stats.spearmanr(projector, scores).statistic))
+        by_encoder.append(float(stats.spearmanr(encoder, scores).statistic))
+        regrets.append(max(scores) - scores[max(range(len(scores)), key=projector.__getitem__)])
+    mean, half = interval(by_projector)
     verdict = "holds" if mean - half > 0 else "fails" if mean + half < 0 else "open"
     return Result(
         name="rankme",
         paper="RankMe (ICML 2023)",
         claim="Among runs of one method, RankMe orders them as the labelled probe does (rank correlation above 0).",
         setting=f"Barlow Twins on LetterRecognition, {len(LAMBDAS) * len(RATES)} runs a seed over lambda and learning "
-        f"rate, 8 epochs; RankMe of the encoder output, probe with {SHOTS} labels a class.",
+        f"rate, 8 epochs; probe with {SHOTS} labels a class on the encoder's output.",
         metric="see the condition",
         values={
-            "Spearman correlation of RankMe and accuracy": correlations,
-            "accuracy lost by choosing the run with the highest RankMe": regrets,
+            "Spearman correlation of the projector's RankMe and accuracy": by_projector,
+            "Spearman correlation of the encoder's RankMe and accuracy": by_encoder,
+            "accuracy lost by choosing the run with the projector's highest RankMe": regrets,
             **table,
         },
         verdict=verdict,
-        notes="The paper computes RankMe on the projector's output; an exported encoder has no projector, so the "
-        "encoder's output is used, which the paper also reports as working.",
+        notes="Judged on the projector's output, as the paper defines it: 256 rows of the last batch, 128 wide. The "
+        "encoder's RankMe is taken from 10,000 rows.",
     )

@@ -36,7 +36,7 @@ def run(seeds: int) -> Result:
     verdicts = []
     for name, (file, label) in SETS.items():
         for seed in range(seeds):
-            evaluation = pretrained(recipe(file, label), seed)
+            evaluation = pretrained(recipe(file, label), seed).evaluation
             for shots in SHOTS:
                 for kind in ("pretrained", "random", "raw"):
                     score = evaluation.value(

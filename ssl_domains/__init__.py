@@ -38,21 +38,39 @@ _WHERE = {
     "export": "encoders",
     "list_recipes": "api",
     "show": "api",
-    "doctor": "doctor",
-    "quickstart": "quickstart",
+    "doctor": "checks",
+    "quickstart": "_quickstart",
     "register": "core.registry",
     "UserError": "core.errors",
 }
 
-__all__ = ["__version__", *sorted(_WHERE)]
+__all__ = [
+    "LoadedEncoder",
+    "Run",
+    "UserError",
+    "__version__",
+    "doctor",
+    "embed",
+    "evaluate",
+    "export",
+    "inspect",
+    "list_recipes",
+    "load",
+    "pretrain",
+    "profile",
+    "quickstart",
+    "register",
+    "report",
+    "show",
+]
 
 if TYPE_CHECKING:
+    from ssl_domains._quickstart import quickstart
     from ssl_domains.api import Run, embed, evaluate, inspect, list_recipes, pretrain, profile, report, show
+    from ssl_domains.checks import doctor
     from ssl_domains.core.errors import UserError
     from ssl_domains.core.registry import register
-    from ssl_domains.doctor import doctor
     from ssl_domains.encoders import LoadedEncoder, export, load
-    from ssl_domains.quickstart import quickstart
 
 
 def __getattr__(name: str) -> Any:

@@ -91,7 +91,11 @@ def pretrain(
 
 
 def evaluate(
-    run: str | Path, *overrides: str, plugin: Iterable[str | Path] = (), progress: bool = False, **sections: Any
+    run: str | Path,
+    *overrides: str,
+    plugin: Iterable[str | Path] = (),
+    progress: bool = False,
+    **sections: Any,
 ) -> Run:
     """Measures a run's encoder again, on the data of its recipe, and writes the report anew.
 
@@ -141,7 +145,7 @@ def embed(
         RunError: the run has no encoder.
     """
     from ssl_domains.evaluation import embed_to_file
-    from ssl_domains.recipe.schema import load_plugin
+    from ssl_domains.recipe.check import load_plugin
 
     if data is None and not options:
         raise UserError("embed: say what to embed, for example --data new.csv")
@@ -243,7 +247,9 @@ def list_recipes() -> list[RecipeSummary]:
     return listing.list_recipes()
 
 
-def list_names(kind: str | None = None, plugin: Iterable[str | Path] = ()) -> dict[str, list[tuple[str, str]]]:
+def list_names(
+    kind: str | None = None, plugin: Iterable[str | Path] = ()
+) -> dict[str, list[tuple[str, str]]]:
     """Names that a recipe may use, by kind, each with one line; only what works here.
 
     Args:
@@ -271,7 +277,7 @@ def default_run(recipe_name: str) -> Path:
 def _read(
     recipe: RecipeLike, overrides: Iterable[str], sections: Mapping[str, Any], plugin: Iterable[str | Path]
 ) -> Recipe:
-    from ssl_domains.recipe.schema import read_recipe
+    from ssl_domains.recipe.check import read_recipe
 
     return read_recipe(recipe, overrides, sections, plugin)
 
@@ -288,7 +294,7 @@ def _domain(name: str) -> Any:
 
 
 def _call_with_keys(signature: Any, call: Any, data: Any, options: Mapping[str, Any]) -> Any:
-    """Calls with keyword arguments that were checked against a signature, for a sentence instead of a TypeError."""
+    """Calls with arguments that were checked against a signature: a sentence instead of a TypeError."""
     from ssl_domains.recipe.signatures import model_of, parameters, validate
 
     if parameters(signature):

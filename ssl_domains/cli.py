@@ -13,7 +13,9 @@ import ssl_domains
 from ssl_domains.core.errors import RecipeError, UserError
 
 _OVERRIDES = click.argument("overrides", nargs=-1, metavar="[section.key=value]...")
-_PLUGIN = click.option("--plugin", multiple=True, metavar="FILE", help="Your own Python file with registered classes.")
+_PLUGIN = click.option(
+    "--plugin", multiple=True, metavar="FILE", help="Your own file with registered classes."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -26,7 +28,7 @@ def cli() -> None:
     ssl-domains inspect my.csv
     ssl-domains pretrain tabular/t_jepa data.source=my.csv data.label=price
 
-    Exit codes: 0 done, 2 bad input (one sentence for each error), 130 interrupted (saved, resumable), 1 a bug.
+    Exit codes: 0 done, 2 bad input (one sentence for each error), 130 interrupted (saved), 1 a bug.
     """
 
 
@@ -86,7 +88,7 @@ def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None) 
     """Show what is in a file, and the recipe lines that use it."""
     from ssl_domains import api, render
 
-    if source is not None and "=" in source and source.split("=", 1)[0].isidentifier() or _is_data(source):
+    if (source is not None and "=" in source and source.split("=", 1)[0].isidentifier()) or _is_data(source):
         source, overrides = None, (str(source), *overrides)
     found, lines = api.inspect(source, domain=domain, **_data(overrides))
     render.inspection(found, lines)
@@ -170,16 +172,18 @@ def export(run: str, out: str | None) -> None:
 def doctor() -> None:
     """Check Python, torch, each domain's packages, disk and threads."""
     from ssl_domains import render
-    from ssl_domains.doctor import doctor as run_checks
+    from ssl_domains.checks import doctor as run_checks
 
     render.checks(run_checks())
 
 
 @cli.command()
-@click.option("--out", default="runs/quickstart", show_default=True, metavar="DIR", help="Where the two runs go.")
+@click.option(
+    "--out", default="runs/quickstart", show_default=True, metavar="DIR", help="Where the two runs go."
+)
 def quickstart(out: str) -> None:
     """Pretrain on a real table and a real graph in a few minutes; needs no network."""
-    from ssl_domains.quickstart import quickstart as start
+    from ssl_domains._quickstart import quickstart as start
 
     start(out)
 
@@ -209,7 +213,9 @@ def _data(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code (0, 1, 2 or 130)."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of libraries, about each other
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module="torch"
+    )  # of libraries, about each other
     try:
         cli.main(args=arguments, prog_name="ssl-domains", standalone_mode=False)
     except click.exceptions.Exit as stop:

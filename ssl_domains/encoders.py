@@ -24,7 +24,9 @@ class LoadedEncoder:
         path: folder it came from.
     """
 
-    def __init__(self, encoder: Encoder, domain: Domain, spec: Any, config: dict[str, Any], path: Path) -> None:
+    def __init__(
+        self, encoder: Encoder, domain: Domain, spec: Any, config: dict[str, Any], path: Path
+    ) -> None:
         self.encoder, self.domain, self.spec, self.config, self.path = encoder, domain, spec, config, path
 
     @property
@@ -45,7 +47,9 @@ class LoadedEncoder:
         given = options if data is None else {"source": data, **options}
         return self.domain.embed_source(self.spec, **given)
 
-    def embed(self, data: Any = None, *, batch_size: int = 1024, device: str = "auto", **options: Any) -> np.ndarray:
+    def embed(
+        self, data: Any = None, *, batch_size: int = 1024, device: str = "auto", **options: Any
+    ) -> np.ndarray:
         """Embeds new raw data, in the order of its rows.
 
         Args:

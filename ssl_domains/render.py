@@ -11,11 +11,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ssl_domains.api import Run
-    from ssl_domains.doctor import Check
+    from ssl_domains.checks import Check
     from ssl_domains.evaluation.results import Evaluation, Row
     from ssl_domains.recipe.listing import Difference, ResolvedValue
 
-FEATURES = {"pretrained": "pretrained", "random": "random encoder", "raw": "raw features", "trees": "boosted trees"}
+FEATURES = {
+    "pretrained": "pretrained",
+    "random": "random encoder",
+    "raw": "raw features",
+    "trees": "boosted trees",
+}
 """Columns of the table of results: features by their name in an evaluation."""
 
 
@@ -172,5 +177,6 @@ def checks(found: Sequence[Check]) -> None:
     """The doctor's findings, with the command that mends each."""
     made = table("", "check", "found", "to mend it")
     for check in found:
-        made.add_row("[green]ok[/]" if check.ok else "[red]no[/]", check.name, escape(check.found), escape(check.fix))
+        mark = "[green]ok[/]" if check.ok else "[red]no[/]"
+        made.add_row(mark, check.name, escape(check.found), escape(check.fix))
     console().print(made)

@@ -14,7 +14,8 @@ from ssl_domains.core.interfaces import Encoder
 from ssl_domains.evaluation import check_expectations, evaluate_encoder, write_model_card, write_report
 from ssl_domains.evaluation.results import Evaluation
 from ssl_domains.recipe.build import Experiment, build
-from ssl_domains.recipe.schema import Recipe, read_recipe, to_plain
+from ssl_domains.recipe.check import read_recipe
+from ssl_domains.recipe.schema import Recipe, to_plain
 from ssl_domains.trainer import checkpoint
 from ssl_domains.trainer.distributed import barrier, gather_objects, is_main
 from ssl_domains.trainer.files import write_text
@@ -128,7 +129,8 @@ def _fit(trainer: Trainer, path: Path, resume: bool) -> FitResult:
     try:
         return trainer.fit(resume=resume)
     except Interrupted as stop:
-        raise KeyboardInterrupt(f"interrupted after step {stop.step} and saved; go on with: {command}") from None
+        text = f"interrupted after step {stop.step} and saved; go on with: {command}"
+        raise KeyboardInterrupt(text) from None
     except KeyboardInterrupt:
         saved = RunDirectory(path).checkpoints()
         text = f"go on from the last checkpoint with: {command}" if saved else "no checkpoint was written"
@@ -146,7 +148,8 @@ def _finish(
         return _measure(experiment, encoder, directory, summary, progress)
     except KeyboardInterrupt:
         again = f"ssl-domains evaluate {shlex.quote(str(directory.path))}"
-        raise KeyboardInterrupt(f"interrupted while evaluating; the encoder is saved; go on with: {again}") from None
+        text = f"interrupted while evaluating; the encoder is saved; go on with: {again}"
+        raise KeyboardInterrupt(text) from None
 
 
 def _identity(experiment: Experiment) -> dict[str, Any]:
@@ -237,11 +240,13 @@ def evaluate_run(
     experiment = build(recipe)
     if _as_json(experiment.source.spec.to_dict()) != loaded.config["spec"]:
         raise RunError(
-            f"run {path}: its data are no longer those it was trained on (columns, categories or scales differ); "
-            "restore them, or pretrain again"
+            f"run {path}: its data are no longer those it was trained on (columns, categories or scales "
+            "differ); restore them, or pretrain again"
         )
-    old = read_json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
-    kept = {key: old[key] for key in ("recipe", "training", "findings", "own_data") if key in old}
+    old: dict[str, Any] = read_json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
+    kept: dict[str, Any] = {
+        key: old[key] for key in ("recipe", "training", "findings", "own_data") if key in old
+    }
     summary = {**_identity(experiment), **kept}
     return _measure(experiment, loaded.encoder, directory, summary, progress)
 

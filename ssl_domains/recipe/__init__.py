@@ -4,7 +4,7 @@
 ``locate``         where recipes are
 ``loading``        files, ``extends`` and overrides to one tree with the origin of each value
 ``signatures``     pydantic models from constructors, and their errors as sentences
-``schema``         the whole recipe checked, all problems at once
+``check``          the whole recipe checked, all problems at once: a ``schema.Recipe``
 ``build``          source, encoder, views, masker, objective and method from a checked recipe
 =================  ==========================================================================
 """
@@ -18,8 +18,8 @@ _WHERE = {
     "Experiment": "build",
     "build": "build",
     "Recipe": "schema",
-    "read_recipe": "schema",
-    "load_plugin": "schema",
+    "read_recipe": "check",
+    "load_plugin": "check",
     "find_recipe": "locate",
     "recipe_folder": "locate",
     "shipped": "locate",

@@ -100,7 +100,7 @@ def build(recipe: Recipe, source: Source | None = None) -> Experiment:
     """Opens the data and builds every object of a recipe.
 
     Args:
-        recipe: from :func:`~ssl_domains.recipe.schema.read_recipe`.
+        recipe: from :func:`~ssl_domains.recipe.check.read_recipe`.
         source: data that are open already.
 
     Raises:
@@ -174,7 +174,8 @@ def _objective(recipe: Recipe, source: Source, encoder: Encoder) -> Objective | 
 
 
 def _objective_width(recipe: Recipe, encoder: Encoder) -> int:
-    """Width of the vectors that reach the objective: prototypes, else the projector's output, else the encoder's."""
+    """Width of the vectors that reach the objective: prototypes, or the projector's, or the
+    encoder's."""
     options = recipe.sections["method"].resolved
     if options.get("prototypes"):
         return int(options["prototypes"])
@@ -191,7 +192,9 @@ def _method(
     masker: Masker | None,
 ) -> Method:
     parts = {"encoder": encoder, "objective": objective, "views": views, "masker": masker}
-    method = _construct(recipe, "method", spec=source.spec, **{k: v for k, v in parts.items() if v is not None})
+    method = _construct(
+        recipe, "method", spec=source.spec, **{k: v for k, v in parts.items() if v is not None}
+    )
     assert isinstance(method, Method)
     return method
 
@@ -214,5 +217,7 @@ def _construct(recipe: Recipe, key: str, **filled: Any) -> Any:
     except (ValueError, KeyError, UserError) as error:
         where = recipe.origin((key,)).where
         text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-        prefix = "" if str(text).startswith((f"{key}.", f"{key}:", f"{key} ")) else f"{key} {section.name!r}: "
+        prefix = (
+            "" if str(text).startswith((f"{key}.", f"{key}:", f"{key} ")) else f"{key} {section.name!r}: "
+        )
         raise RecipeError(f"{where + ': ' if where else ''}{prefix}{text}") from error

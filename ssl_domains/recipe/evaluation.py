@@ -50,7 +50,11 @@ def check_probes(probes: list[str | dict[str, Any]]) -> list[tuple[int, Problem]
     for i, probe in enumerate(probes):
         name = probe if isinstance(probe, str) else probe.get("name")
         if name not in known:
-            what = "a probe is a name or {name: ..., options}" if name is None else f"no probe is called {show(name)}"
+            what = (
+                "a probe is a name or {name: ..., options}"
+                if name is None
+                else f"no probe is called {show(name)}"
+            )
             found.append((i, Problem((), f"{what}{nearest(name, known)} (there are: {', '.join(known)})")))
         elif isinstance(probe, dict):
             options = {key: value for key, value in probe.items() if key != "name"}

@@ -10,10 +10,11 @@ import yaml
 
 from ssl_domains.core import registry
 from ssl_domains.core.errors import UserError
+from ssl_domains.recipe.check import load_plugin
 from ssl_domains.recipe.evaluation import register_probes
 from ssl_domains.recipe.loading import Path_, load_document, read_yaml
 from ssl_domains.recipe.locate import find_recipe, shipped
-from ssl_domains.recipe.schema import Recipe, load_plugin
+from ssl_domains.recipe.schema import Recipe
 from ssl_domains.recipe.signatures import nearest
 
 
@@ -92,7 +93,9 @@ def copy_recipe(name: str, target: str | Path | None = None) -> Path:
     path = Path(target) if target is not None else Path(source.name)
     path = path / source.name if path.is_dir() else path
     if path.exists():
-        raise UserError(f"{path}: there is a file already; give another name: ssl-domains copy {name} OTHER.yaml")
+        raise UserError(
+            f"{path}: there is a file already; give another name: ssl-domains copy {name} OTHER.yaml"
+        )
     values, _, _ = read_yaml(source)
     text = source.read_text(encoding="utf-8")
     if "extends" in values:
@@ -117,10 +120,14 @@ KINDS = {
 }
 
 
-def names_by_kind(kind: str | None = None, plugins: Iterable[str | Path] = ()) -> dict[str, list[tuple[str, str]]]:
+def names_by_kind(
+    kind: str | None = None, plugins: Iterable[str | Path] = ()
+) -> dict[str, list[tuple[str, str]]]:
     """See :func:`ssl_domains.api.list_names`."""
     if kind is not None and kind not in KINDS:
-        raise UserError(f"list {kind}: there is no such list{nearest(kind, KINDS)} (there are: {', '.join(KINDS)})")
+        raise UserError(
+            f"list {kind}: there is no such list{nearest(kind, KINDS)} (there are: {', '.join(KINDS)})"
+        )
     registry.scan_core()
     register_probes()
     working = [name for name in registry.domain_folders() if _works(name)]
@@ -151,5 +158,7 @@ def _recipes(domains: list[str]) -> list[tuple[str, str]]:
     """Shipped recipes whose domain works here."""
     known = {*domains, *registry.names("domain")}
     return [
-        (name, summary) for name, summary in list_recipes() if load_document(name).values.get("domain") in known
+        (name, summary)
+        for name, summary in list_recipes()
+        if load_document(name).values.get("domain") in known
     ]

@@ -150,7 +150,9 @@ def _load_base(
     target = path.parent / base
     chain = (*above, path.resolve())
     if not target.is_file():
-        document.problems.append(f"{where}: extends: there is no file {short(target)}; the path is relative to this recipe")
+        document.problems.append(
+            f"{where}: extends: there is no file {short(target)}; the path is relative to this recipe"
+        )
     elif target.resolve() in chain:
         document.problems.append(f"{where}: extends: {base} extends this recipe in turn; break the circle")
     else:
@@ -183,11 +185,15 @@ def read_yaml(path: Path, kind: str = "recipe") -> tuple[dict[str, Any], dict[Pa
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise RecipeError(f"{short(path)}{line}: this is no valid YAML: {error.problem or error.context}") from None
+        raise RecipeError(
+            f"{short(path)}{line}: this is no valid YAML: {error.problem or error.context}"
+        ) from None
     except (yaml.YAMLError, OSError) as error:
         raise RecipeError(f"{short(path)}: cannot be read: {error}".replace("\n", " ")) from None
     if not isinstance(node, yaml.MappingNode):
-        raise RecipeError(f"{short(path)}: a recipe is a mapping of sections (domain, data, method ...), this is not")
+        raise RecipeError(
+            f"{short(path)}: a recipe is a mapping of sections (domain, data, method ...), this is not"
+        )
     reader = _Reader(path, kind)
     values = reader.mapping(node, ())
     return values, reader.origins, reader.problems
@@ -214,7 +220,9 @@ class _Reader:
             path = (*prefix, key_node.value)
             if key_node.value in values:
                 first = self.origins[path].where.rsplit(":", 1)[1]
-                self.problems.append(f"{where}: {'.'.join(path)}: this key is there twice (first in line {first})")
+                self.problems.append(
+                    f"{where}: {'.'.join(path)}: this key is there twice (first in line {first})"
+                )
                 continue
             self.origins[path] = Origin(self.kind, where)
             values[key_node.value] = self.value(value_node, path)
@@ -234,8 +242,8 @@ class _Reader:
         except (yaml.YAMLError, ValueError):
             line = node.start_mark.line + 1
             self.problems.append(
-                f"{self.path}:{line}: {'.'.join(path)}: {node.tag} is not plain data; a recipe holds text, numbers, "
-                "true, false, null, lists and mappings"
+                f"{self.path}:{line}: {'.'.join(path)}: {node.tag} is not plain data; a recipe holds text, "
+                "numbers, true, false, null, lists and mappings"
             )
             return None
 
@@ -251,7 +259,7 @@ def _add_override(document: Document, given: dict[str, Any], origins: dict[Path_
 
 
 def _set(tree: dict[str, Any], parts: list[str], value: Any) -> None:
-    """Sets a value in a tree of overrides; a class name that stands where a mapping must go becomes its name."""
+    """Sets a value in a tree of overrides; a bare class name under which an option goes becomes its name."""
     for i, part in enumerate(parts[:-1]):
         below = tree.get(part)
         if isinstance(below, str) and i == 0 and part in NAMED:
@@ -289,7 +297,12 @@ def _merge(document: Document, over: dict[str, Any], origins: dict[Path_, Origin
                 base[key] = _named(base.get(key))
                 if isinstance(value, dict) and isinstance(base[key], dict) and _renamed(base[key], value):
                     base[key] = None
-            if not prefix and key in _ALTERNATIVES and isinstance(value, dict) and isinstance(base.get(key), dict):
+            if (
+                not prefix
+                and key in _ALTERNATIVES
+                and isinstance(value, dict)
+                and isinstance(base.get(key), dict)
+            ):
                 _drop_alternatives(base[key], value, _ALTERNATIVES[key])
             if path == ("data",) and _other_data(base.get(key), value):
                 base[key] = {}

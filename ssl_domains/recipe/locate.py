@@ -57,7 +57,7 @@ def find_recipe(name: str | Path) -> Path:
 
 
 def short(path: Path) -> str:
-    """A path as people would write it: ``recipes/...`` for a shipped file, relative when below this folder."""
+    """A path as people would write it: ``recipes/...`` for a shipped file, relative when below here."""
     folder, resolved = recipe_folder(), path.resolve()
     if folder is not None and folder.resolve() in resolved.parents:
         return f"recipes/{resolved.relative_to(folder.resolve()).as_posix()}"
@@ -73,5 +73,9 @@ def _not_found(name: str) -> str:
     for tail in difflib.get_close_matches(wanted.split("/")[-1], tails, n=3, cutoff=0.6):
         if tails[tail] not in near:
             near.append(tails[tail])
-    hint = f"did you mean {' or '.join(near[:3])}?" if near else "`ssl-domains list recipes` names those that ship"
+    hint = (
+        f"did you mean {' or '.join(near[:3])}?"
+        if near
+        else "`ssl-domains list recipes` names those that ship"
+    )
     return f"{name}: no such file, and no shipped recipe of that name; {hint}"

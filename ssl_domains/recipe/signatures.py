@@ -18,8 +18,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, coerce_numbers_to_str=True, protected_namespaces=())
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path", Any: "any value"}
+_CONFIG = ConfigDict(
+    extra="forbid", arbitrary_types_allowed=True, coerce_numbers_to_str=True, protected_namespaces=()
+)
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    Any: "any value",
+}
 
 
 class Given(BaseModel):
@@ -36,7 +45,7 @@ def model_of(fn: Callable[..., Any], filled: frozenset[str] = frozenset()) -> ty
         fn: a class (its constructor counts) or a function.
         filled: argument names that the builder fills; they are no keys.
     """
-    hints = annotations(fn)
+    hints = hints_of(fn)
     fields: dict[str, Any] = {}
     for name, parameter in _parameters(fn).items():
         if name in filled:
@@ -51,7 +60,9 @@ def _parameters(fn: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Named parameters without ``self``; ``**options`` of a subclass are those of its bases."""
     if not isinstance(fn, type):
         items = list(inspect.signature(fn).parameters.values())
-        return {p.name: p for p in items if p.name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        return {
+            p.name: p for p in items if p.name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        }
     found: dict[str, inspect.Parameter] = {}
     for cls in fn.__mro__:
         init = cls.__dict__.get("__init__")
@@ -76,7 +87,7 @@ def takes_any(fn: Callable[..., Any]) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(fn).parameters.values())
 
 
-def annotations(fn: Callable[..., Any]) -> dict[str, Any]:
+def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:
     """Annotations of the named parameters, those of the nearest class first."""
     if not isinstance(fn, type):
         return _resolve(fn)
@@ -90,13 +101,15 @@ def annotations(fn: Callable[..., Any]) -> dict[str, Any]:
 def _resolve(call: Callable[..., Any]) -> dict[str, Any]:
     """Resolved annotations; one that cannot be resolved allows any value."""
     try:
-        return typing.get_typeannotations(call)
+        return typing.get_type_hints(call)
     except Exception:  # an annotation names a type that is imported for type checking only
         module = sys.modules.get(getattr(call, "__module__", ""), None)
         hints: dict[str, Any] = {}
         for name, text in getattr(call, "__annotations__", {}).items():
             try:
-                hints[name] = eval(text, vars(module)) if isinstance(text, str) else text  # the package's own text
+                hints[name] = (
+                    eval(text, vars(module)) if isinstance(text, str) else text
+                )  # the package's own text
             except Exception:
                 hints[name] = Any
         return hints
@@ -111,7 +124,9 @@ def options_of(model: BaseModel, *, defaults: bool = True) -> dict[str, Any]:
     return values
 
 
-def validate(model: type[BaseModel], values: Mapping[str, Any], owner: str) -> tuple[BaseModel | None, list[Problem]]:
+def validate(
+    model: type[BaseModel], values: Mapping[str, Any], owner: str
+) -> tuple[BaseModel | None, list[Problem]]:
     """Checks values against a model.
 
     Args:
@@ -144,7 +159,9 @@ class Problem(typing.NamedTuple):
     text: str
 
 
-def _problem(model: type[BaseModel], values: Mapping[str, Any], owner: str, item: Mapping[str, Any]) -> Problem:
+def _problem(
+    model: type[BaseModel], values: Mapping[str, Any], owner: str, item: Mapping[str, Any]
+) -> Problem:
     loc = [str(part) for part in item["loc"]]
     if item["type"] == "extra_forbidden":
         path = _existing(values, loc)
@@ -227,7 +244,9 @@ def describe(annotation: Any) -> str:
     if origin is not None and isinstance(origin, type) and issubclass(origin, Iterable):
         return f"a list, each {describe(args[0])}" if args else "a list"
     if isinstance(annotation, type):
-        return "a mapping of keys to values" if issubclass(annotation, BaseModel) else f"a {annotation.__name__}"
+        return (
+            "a mapping of keys to values" if issubclass(annotation, BaseModel) else f"a {annotation.__name__}"
+        )
     return str(annotation)
 
 

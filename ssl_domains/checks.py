@@ -98,10 +98,17 @@ def _threads() -> Check:
     limit = os.environ.get("OMP_NUM_THREADS")
     note = f", OMP_NUM_THREADS={limit}" if limit else ""
     too_many = bool(limit and limit.isdigit() and int(limit) > cores)
-    return Check("threads", not too_many, f"{cores} cores{note}", f"export OMP_NUM_THREADS={cores}" if too_many else "")
+    return Check(
+        "threads", not too_many, f"{cores} cores{note}", f"export OMP_NUM_THREADS={cores}" if too_many else ""
+    )
 
 
 def _disk() -> Check:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     ok = free >= 1.0
-    return Check("disk", ok, f"{free:.1f} GiB free here", "" if ok else "free at least 1 GiB, or choose run=DIR on another disk")
+    return Check(
+        "disk",
+        ok,
+        f"{free:.1f} GiB free here",
+        "" if ok else "free at least 1 GiB, or choose run=DIR on another disk",
+    )

@@ -15,8 +15,13 @@ from matplotlib.figure import Figure
 
 GUARD_PREFIX = "guard/"
 """Keys ``guard/<stage>/<statistic>`` of the metrics rows."""
+RANKS = ("rank", "rankme")
+"""Statistics of the guard that are drawn as the rank curve."""
 PART_PREFIXES = ("parts/", "part/", "loss/")
 LOSS_KEYS = ("loss", "train/loss", "loss/total")
+NOT_PARTS = {"step", "epoch", "samples", "rank", "lr", *LOSS_KEYS}
+"""Keys without a folder are terms of the loss, except for these."""
+MOST_PARTS = 8
 LR_PREFIX = "lr"
 PROBE_PREFIX = "probe/"
 
@@ -61,7 +66,9 @@ def learning_curves(rows: Sequence[Mapping[str, Any]]) -> str:
     """Loss, its parts, and the learning rate against steps; "" when nothing was logged."""
     keys = keys_of(rows)
     loss = next((key for key in LOSS_KEYS if key in keys), None)
-    parts = {k: _stem(k) for k in keys if k.startswith(PART_PREFIXES) and k != loss}
+    parts = {k: _stem(k) for k in keys if k.startswith(PART_PREFIXES) or "/" not in k}
+    parts = {k: name for k, name in parts.items() if k not in NOT_PARTS and len(series(rows, k)[0])}
+    parts = dict(list(parts.items())[:MOST_PARTS])
     rates = {
         k: k.removeprefix(LR_PREFIX).lstrip("/")
         for k in keys
@@ -74,13 +81,14 @@ def learning_curves(rows: Sequence[Mapping[str, Any]]) -> str:
 def progress_curves(rows: Sequence[Mapping[str, Any]]) -> str:
     """RankMe of every stage of the guard, and online probes; "" when there are neither."""
     keys = keys_of(rows)
-    ranks = {k: k.removeprefix(GUARD_PREFIX).removesuffix("/rankme") for k in keys if _is_rank(k)}
+    ranks = {k: k.removeprefix(GUARD_PREFIX).rpartition("/")[0] for k in keys if _is_rank(k)}
     probes = {k: k.removeprefix(PROBE_PREFIX) for k in keys if k.startswith(PROBE_PREFIX)}
+    probes = {k: name for k, name in probes.items() if name not in RANKS}  # another scale
     return _panels([("RankMe by stage", ranks), ("Probes during pretraining", probes)], rows, "progress")
 
 
 def _is_rank(key: str) -> bool:
-    return key.startswith(GUARD_PREFIX) and key.endswith("/rankme")
+    return key.startswith(GUARD_PREFIX) and key.rpartition("/")[2] in RANKS
 
 
 def _stem(key: str) -> str:
@@ -227,8 +235,7 @@ def to_svg(figure: Figure, name: str) -> str:
         )
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "var(--muted)")
-    # Groups and clip paths are numbered from 1 in each figure; a page must not hold an id twice.
-    for prefix in ("figure", "axes", "patch", "matplotlib.axis", "xtick", "ytick", "line2d", "text", "legend",
-                   "PathCollection", "LineCollection", "QuadMesh"):  # fmt: skip
-        text = text.replace(f'id="{prefix}_', f'id="{name}-{prefix}_')
+    # Glyphs and groups have the same ids in each figure; a page must not hold an id twice.
+    for reference in ('id="', 'href="#', "url(#"):
+        text = text.replace(reference, f"{reference}{name}-")
     return text

@@ -31,6 +31,7 @@ PROBES = {
     "fine_tune": "fine-tune",
     "trees": "trees",
 }
+GUARD_NAMES = {"rank": "RankMe", "rankme": "RankMe", "cosine": "mean cosine", "dead": "dead dimensions"}
 MAX_CLASSES = 10
 
 
@@ -350,7 +351,7 @@ def _guard_table(rows: Sequence[Mapping[str, Any]]) -> str:
             last.setdefault(stage, {})[name] = float(values[-1])
     columns = list(dict.fromkeys(name for each in last.values() for name in each))
     body = [page.row(esc(s), [cell(esc(page.number(v.get(c)))) for c in columns]) for s, v in last.items()]
-    head = ["stage", *(c.replace("_", " ").replace("rankme", "RankMe") for c in columns)]
+    head = ["stage", *(GUARD_NAMES.get(c, c.replace("_", " ")) for c in columns)]
     return page.table(head, body, caption="Last look at each stage.") if body else ""
 
 

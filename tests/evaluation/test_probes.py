@@ -76,7 +76,7 @@ def test_test_labels_and_the_other_test_rows_change_nothing(what: str | dict, ta
 
 
 def test_linear_picks_its_penalty_on_valid() -> None:
-    """Valid follows the strong penalty's model: 2 rows, 200 noise columns."""
+    """On noise the penalties differ by chance; the better one on the validation rows is used."""
     d = data("classification", noise=True)
     one = [LinearProbe(grid=(c,)).predict(d, 0) for c in (1e-3, 10.0)]
     on_valid = ProbeData({**d.x, "test": d.x["valid"]}, d.y, d.task, d.n_classes)

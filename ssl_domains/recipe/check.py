@@ -283,10 +283,11 @@ class Checker:
     def _evaluate(self) -> Any:
         from ssl_domains.recipe.evaluation import EvaluateConfig, check_probes
 
-        config, _ = self._check(("evaluate",), EvaluateConfig, self._mapping("evaluate"), "evaluate")
-        if config is not None:
-            for index, problem in check_probes(config.probes):
-                self.add(("evaluate", "probes", str(index), *problem.path), problem.text)
+        values = self._mapping("evaluate")
+        config, _ = self._check(("evaluate",), EvaluateConfig, values, "evaluate")
+        probes = values.get("probes", [])
+        for index, problem in check_probes(probes if isinstance(probes, list) else []):
+            self.add(("evaluate", "probes", str(index), *problem.path), problem.text)
         return config
 
     def _expect(self) -> dict[str, str]:

@@ -42,13 +42,13 @@ def _entry(probe: str | dict[str, Any]) -> str | dict[str, Any]:
     return {str(probe["name"]): options} if options else str(probe["name"])
 
 
-def check_probes(probes: list[str | dict[str, Any]]) -> list[tuple[int, Problem]]:
+def check_probes(probes: list[Any]) -> list[tuple[int, Problem]]:
     """What is wrong with the list of probes, by place in the list."""
     register_probes()
     known = registry.names("probe")
     found: list[tuple[int, Problem]] = []
     for i, probe in enumerate(probes):
-        name = probe if isinstance(probe, str) else probe.get("name")
+        name = probe.get("name") if isinstance(probe, dict) else probe
         if name not in known:
             what = (
                 "a probe is a name or {name: ..., options}"

@@ -40,7 +40,7 @@ def guess_domain(source: Any = None, **data: Any) -> str:
 
 def _by_name(name: str) -> str | None:
     low = name.lower().removesuffix(".gz")
-    if low.startswith("import-graph://") or low.endswith(_GRAPH):
+    if low.startswith(("import-graph://", "ast-graph://", "pyg://")) or low.endswith(_GRAPH):
         return "graph"
     if low.startswith(("hf://", "duckdb://", "sqlite://")) or low.endswith(_TABLE):
         return "tabular"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ def read_raw(
     """Reads ``source``, or the tables ``nodes`` and ``edges``; see :meth:`GraphDomain.open`."""
     if source is not None and (nodes is not None or edges is not None):
         raise DataError("data: give either data.source, or data.nodes and data.edges, not both")
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        source, nodes, edges = None, *_tables_in(Path(source))
     if source is not None:
         from ssl_domains.graph.readers import read_source
 
@@ -52,6 +55,16 @@ def read_raw(
         split=split,
         graph=graph,
     )
+
+
+def _tables_in(folder: Path) -> tuple[Path | None, Path]:
+    """(node table or None, edge table) of a folder: the files called nodes and edges."""
+    found = {p.stem.lower(): p for p in sorted(folder.iterdir()) if p.suffix in (".csv", ".tsv", ".parquet")}
+    if "edges" not in found:
+        raise DataError(
+            f"{folder}: a graph folder needs edges.csv (or .tsv, .parquet), and nodes.csv for node columns"
+        )
+    return found.get("nodes"), found["edges"]
 
 
 def train_nodes(raw: RawGraph, splits: dict[str, np.ndarray]) -> np.ndarray:

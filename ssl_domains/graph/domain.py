@@ -52,8 +52,9 @@ class GraphDomain(Domain):
         """Opens graph data and fits scalers and vocabularies on the train split.
 
         Args:
-            source: PyG data, a NetworkX graph, a .graphml or .gml file,
-                ``import-graph://PACKAGE`` or ``pyg://CLASS?root=...``; or give the tables:
+            source: PyG data, a NetworkX graph, a .graphml, .gml or .gexf file, a folder with
+                nodes.csv and edges.csv, ``import-graph://PACKAGE`` or ``pyg://CLASS?root=...``;
+                or give the tables:
             nodes: node table (.csv, .tsv, .parquet, DataFrame); optional beside ``edges``.
             edges: edge table.
             node_id: id column of the node table; usual names are guessed.

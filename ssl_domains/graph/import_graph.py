@@ -35,12 +35,12 @@ def package_folder(package: str) -> Path:
         DataError: not installed, or a single file.
     """
     if not package.isidentifier():
-        raise DataError(f"import-graph://{package}: give the name of one installed top-level package")
+        raise DataError(f"{package!r}: give the name of one installed top-level package")
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise DataError(f"import-graph://{package}: no package of this name is installed")
+        raise DataError(f"{package}: no package of this name is installed")
     if not spec.submodule_search_locations:
-        raise DataError(f"import-graph://{package}: this is a single module, not a package with modules")
+        raise DataError(f"{package}: this is a single module, not a package with modules")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -92,7 +92,8 @@ def _identifiers(tree: ast.Module) -> tuple[Counter[str], set[str]]:
     return used, imported
 
 
-def _parse(path: Path) -> ast.Module | None:
+def parse(path: Path) -> ast.Module | None:
+    """Syntax tree of a file, or None when it does not parse."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in other people's code
@@ -121,7 +122,7 @@ def read_import_graph(package: str, min_class: int = MIN_CLASS) -> RawGraph:
     import pandas as pd
 
     files = module_files(package_folder(package), package)
-    trees = {name: _parse(path) for name, path in files.items()}
+    trees = {name: parse(path) for name, path in files.items()}
     skipped = [name for name, tree in trees.items() if tree is None]
     modules = [name for name, tree in trees.items() if tree is not None and tree.body]
     if len(modules) < 3:
@@ -157,12 +158,15 @@ def read_import_graph(package: str, min_class: int = MIN_CLASS) -> RawGraph:
     labels = labels_of(modules, min_class)
     n_short = sum(label is None for label in labels)
     notes.append(f"{n_short} modules lie on top or in subpackages of under {min_class} modules: unlabelled")
+    n_classes = len({label for label in labels if label is not None})
+    if n_classes < 2:
+        notes.append(f"{n_classes} subpackages have {min_class} modules, so there is no label to probe")
     return RawGraph(
         origin,
         np.array(sorted(edges), dtype=np.int64).reshape(-1, 2).T,
         modules,
         table=pd.DataFrame({"identifiers": bags}),
         kinds={"identifiers": "text"},
-        labels=labels,
+        labels=labels if n_classes > 1 else None,
         notes=notes,
     )

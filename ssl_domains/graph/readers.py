@@ -13,6 +13,7 @@ from ssl_domains.core.errors import DataError
 from ssl_domains.graph.raw import RawGraph, nearest
 from ssl_domains.graph.tables import edge_values, take_side_columns
 
+_FILES = (".graphml", ".gml", ".gexf")
 _SPLITS = (("train", "train_mask"), ("valid", "val_mask"), ("test", "test_mask"))
 
 
@@ -23,9 +24,9 @@ def read_source(
 
     Args:
         source: PyG ``Data``, ``Dataset`` or list of ``Data``; a NetworkX graph; a path of a
-            .graphml or .gml file; ``import-graph://PACKAGE`` (modules and imports of an
-            installed package); ``pyg://CLASS?root=...&name=...`` (a data set class of
-            ``torch_geometric.datasets``).
+            .graphml, .gml or .gexf file; ``import-graph://PACKAGE`` (modules and imports of an
+            installed package); ``ast-graph://PACKAGE`` (its functions' syntax trees);
+            ``pyg://CLASS?root=...&name=...`` (a class of ``torch_geometric.datasets``).
         label: node attribute with the label (NetworkX, GraphML), or None.
         split: node attribute with train, valid or test, or None.
         level: ``node`` or ``graph``; None: a single graph is ``node``, several are ``graph``.
@@ -54,25 +55,26 @@ def _read_address(source: str, label: str | None, split: str | None, level: str 
         from ssl_domains.graph.import_graph import read_import_graph
 
         return read_import_graph(source.removeprefix("import-graph://"))
+    if source.startswith("ast-graph://"):
+        from ssl_domains.graph.ast_graphs import read_ast_graphs
+
+        return read_ast_graphs(source.removeprefix("ast-graph://"))
     if source.startswith("pyg://"):
         return _pyg_dataset(source, level)
     path = Path(source)
-    if path.suffix not in (".graphml", ".gml"):
-        hint = (
-            "; node and edge tables go to data.nodes and data.edges"
-            if path.suffix in (".csv", ".tsv", ".parquet")
-            else ""
-        )
+    if path.suffix not in _FILES:
+        tables = path.suffix in (".csv", ".tsv", ".parquet")
+        hint = "; node and edge tables go to data.nodes and data.edges" if tables else ""
         raise DataError(
-            f"data.source: {source!r} is no graph that can be read (.graphml, .gml, import-graph://PACKAGE, "
-            f"pyg://CLASS?root=FOLDER){hint}"
+            f"data.source: {source!r} is no graph that can be read ({', '.join(_FILES)}, a folder with "
+            f"nodes.csv and edges.csv, import-graph://PACKAGE, ast-graph://PACKAGE, pyg://CLASS?root=FOLDER){hint}"
         )
     if not path.is_file():
         raise DataError(f"{source}: no such file")
     import networkx as nx
 
     try:
-        graph = nx.read_graphml(path) if path.suffix == ".graphml" else nx.read_gml(path)
+        graph = getattr(nx, f"read_{path.suffix[1:]}")(path)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{source}: not a {path.suffix[1:]} file ({reason})") from None

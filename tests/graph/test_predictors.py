@@ -150,7 +150,9 @@ def test_relabelling_leaves_the_loss():
 def test_two_disjoint_graphs_give_the_weighted_mean():
     one, two = ring(12, seed=1), ring(8, seed=2)
     first, second = hide(12, [0, 4, 5]), hide(8, [2])
-    both = Data(x=torch.cat([one.x, two.x]), edge_index=torch.cat([one.edge_index, two.edge_index + 12], dim=1))
+    both = Data(
+        x=torch.cat([one.x, two.x]), edge_index=torch.cat([one.edge_index, two.edge_index + 12], dim=1)
+    )
     mask = Mask(torch.cat([first.hidden, second.hidden]))
     joined = sce(predict("gat", both, mask), both.x[mask.hidden])
     parts = [sce(predict("gat", g, m), g.x[m.hidden]) for g, m in ((one, first), (two, second))]

@@ -52,7 +52,9 @@ def test_semicolons_and_quotes(tmp_path):
 
 
 def test_columns_are_scaled_and_one_hot_on_the_train_part():
-    source = open_tables(label="kind", split="part", nodes=NODES.assign(part=["train"] * 4 + ["valid", "test"]))
+    source = open_tables(
+        label="kind", split="part", nodes=NODES.assign(part=["train"] * 4 + ["valid", "test"])
+    )
     columns = {column.name: column for column in source.spec.columns}
     assert set(columns) == {"size", "colour"}
     assert columns["size"].mean == pytest.approx(2.5)
@@ -103,7 +105,11 @@ def test_numbers_dates_and_unique_strings_are_guessed():
         }
     )
     source = open_tables(nodes, pd.DataFrame({"u": range(59), "v": range(1, 60)}))
-    assert {c.name: c.kind for c in source.spec.columns} == {"when": "numeric", "note": "text", "flag": "numeric"}
+    assert {c.name: c.kind for c in source.spec.columns} == {
+        "when": "numeric",
+        "note": "text",
+        "flag": "numeric",
+    }
     assert any("'code'" in note for note in source.notes)
 
 
@@ -175,7 +181,10 @@ BAD = {
         {"edges": EDGES.replace({"target": {"c": "cc"}})},
         r"row 2, column 'target' names node 'cc'.*nearest is 'c'.*1 such rows",
     ),
-    "duplicate ids": ({"nodes": NODES.replace({"id": {"c": "a"}})}, "node id 'a' stands in row 1 and again in row 3"),
+    "duplicate ids": (
+        {"nodes": NODES.replace({"id": {"c": "a"}})},
+        "node id 'a' stands in row 1 and again in row 3",
+    ),
     "empty node table": ({"nodes": NODES.iloc[:0]}, "node table has no rows"),
     "empty edge table": ({"edges": EDGES.iloc[:0]}, "edge table has no rows"),
     "one id column": ({"edges": EDGES[["source"]]}, "needs two id columns"),
@@ -186,14 +195,23 @@ BAD = {
     "no id column": ({"nodes": NODES.rename(columns={"id": "key"})}, "no id column found.*data.node_id"),
     "wrong id column": ({"node_id": "idd"}, "data.node_id names column 'idd'.*nearest is 'id'"),
     "half of the ends": ({"edge_source": "source"}, "must both be given"),
-    "missing label": ({"label": "kinds"}, "data.label names column 'kinds', which is not there.*nearest is 'kind'"),
+    "missing label": (
+        {"label": "kinds"},
+        "data.label names column 'kinds', which is not there.*nearest is 'kind'",
+    ),
     "missing split": ({"split": "part"}, "data.split names column 'part'"),
     "missing text": ({"text": ["colours"]}, "no column 'colours'.*nearest is 'colour'"),
     "wrong kind": ({"columns": {"size": "number"}}, "'size' cannot be 'number'"),
-    "NaN": ({"nodes": NODES.assign(size=[1, 2, np.nan, 4, 5, 6])}, "column 'size' is missing at node 'c'.*1 such"),
+    "NaN": (
+        {"nodes": NODES.assign(size=[1, 2, np.nan, 4, 5, 6])},
+        "column 'size' is missing at node 'c'.*1 such",
+    ),
     "inf": ({"nodes": NODES.assign(size=[1, 2, np.inf, 4, 5, 6])}, "column 'size' is inf at node 'c'"),
     "all missing": ({"nodes": NODES.assign(size=[np.nan] * 6)}, "column 'size' has no number at all"),
-    "missing id": ({"edges": EDGES.assign(target=["b", None, "d", "e", "f"])}, "row 2 has no value in the id column"),
+    "missing id": (
+        {"edges": EDGES.assign(target=["b", None, "d", "e", "f"])},
+        "row 2 has no value in the id column",
+    ),
     "only self-loops": ({"edges": EDGES.assign(target=EDGES["source"])}, "needs edges.*only 5 self-loops"),
     "one class": ({"label": "one", "nodes": NODES.assign(one="x")}, "has 1 class"),
     "wrong task": ({"label": "kind", "task": "ranking"}, "'ranking' is not one of"),
@@ -258,3 +276,13 @@ def test_constant_column_is_left_out_with_a_note():
     source = open_tables(NODES.assign(same=1.0))
     assert "same" not in {c.name for c in source.spec.columns}
     assert any("'same' is constant" in note for note in source.notes)
+
+
+def test_a_folder_with_both_tables(tmp_path):
+    write(tmp_path, "nodes", NODES, "csv")
+    write(tmp_path, "edges", EDGES, "parquet")
+    source = GraphDomain().open(str(tmp_path), label="kind")
+    assert np.array_equal(source.features, open_tables(label="kind").features)
+    (tmp_path / "edges.parquet").unlink()
+    with pytest.raises(DataError, match=r"needs edges\.csv"):
+        GraphDomain().open(str(tmp_path))

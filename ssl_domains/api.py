@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ssl_domains.evaluation.results import Evaluation
     from ssl_domains.recipe.listing import Difference, RecipeSummary, ResolvedValue
     from ssl_domains.recipe.schema import Recipe
+    from ssl_domains.trainer.profile import Profile
 
 RecipeLike = str | Path | Mapping[str, Any]
 
@@ -181,7 +182,7 @@ def inspect(source: Any = None, domain: str | None = None, **data: Any) -> tuple
 
 def profile(
     recipe: RecipeLike, *overrides: str, plugin: Iterable[str | Path] = (), steps: int = 20, **sections: Any
-) -> Any:
+) -> Profile:
     """Where a step's time goes: load, transfer, forward, backward, optimizer; and which setting to change.
 
     Args:

@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         return _sentences([str(error)])
     except (KeyboardInterrupt, click.Abort) as stop:
-        click.echo(str(stop) or "interrupted", err=True)
+        click.echo(str(stop.__cause__ or stop) or "interrupted", err=True)
         return 130
     except BrokenPipeError:
         return 0

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ssl_domains.checks import Check
     from ssl_domains.evaluation.results import Evaluation, Row
     from ssl_domains.recipe.listing import Difference, ResolvedValue
+    from ssl_domains.trainer.profile import Profile
 
 FEATURES = {
     "pretrained": "pretrained",
@@ -95,6 +96,16 @@ def _cell(evaluation: Evaluation, rows: Sequence[Row], probe: str, metric: str, 
     spread = f" ± {row.std:.3f}" if row.n > 1 and math.isfinite(row.std) else ""
     text = f"{row.mean:.3f}{spread}"
     return f"[bold]{text}[/]" if row.mean == evaluation.best(probe, metric) and features != "trees" else text
+
+
+def profile(found: Profile) -> None:
+    """Parts of a step with their shares, and the advice."""
+    out, made = console(), table("part", "ms a step", "share")
+    for part, ms in found.ms.items():
+        made.add_row(part, f"{ms:.2f}", f"{found.share[part]:.0%}")
+    out.print(made)
+    out.print(f"{found.samples_per_second:,.0f} samples a second over {found.steps} steps")
+    out.print(escape(found.advice))
 
 
 def listing(names: Mapping[str, Iterable[tuple[str, str]]]) -> None:

@@ -20,6 +20,7 @@ from ssl_domains.trainer import checkpoint
 from ssl_domains.trainer.distributed import barrier, gather_objects, is_main
 from ssl_domains.trainer.files import write_text
 from ssl_domains.trainer.loop import FitResult, Trainer
+from ssl_domains.trainer.profile import Profile, profile
 from ssl_domains.trainer.run import RunDirectory, read_json
 from ssl_domains.trainer.setup import device_for
 from ssl_domains.trainer.signals import Interrupted
@@ -294,9 +295,15 @@ def profile_recipe(
     *,
     plugin: Iterable[str | Path],
     steps: int,
-) -> Any:
+) -> Profile:
     """See :func:`ssl_domains.api.profile`."""
-    from ssl_domains.trainer.profile import profile
-
     checked = read_recipe(recipe, overrides, sections, plugin)
-    return profile(make_trainer(build(checked), None, progress=False), steps)
+    experiment = build(checked)
+    return profile(
+        experiment.method,
+        experiment.source,
+        checked.train,
+        optimizer=experiment.make_optimizer(),
+        schedule=experiment.make_schedule,
+        steps=steps,
+    )

@@ -189,7 +189,9 @@ def test_options_that_do_not_fit_the_data_leave_nothing_behind(tiny, tmp_path):
 def test_profile_names_the_parts_of_a_step(tiny, tmp_path):
     before = set(tmp_path.iterdir())
     found = ssl_domains.profile(tiny, steps=3)
-    assert found is not None
+    assert found.ms["forward"] > 0
+    assert found.ms["backward"] > 0
+    assert found.advice
     assert set(tmp_path.iterdir()) == before
 
 

@@ -1,0 +1,40 @@
+"""Every recipe that ships is run: a few steps on a part of its data here, at full size under ``-m slow``."""
+
+import pytest
+
+import ssl_domains
+from ssl_domains.recipe.check import read_recipe
+from ssl_domains.recipe.locate import shipped
+
+SMALL = ("train.steps=3", "train.device=cpu", "train.log_every=1", "train.guard_every=2", "evaluate.probes=[linear]",
+         "evaluate.seeds=1", "evaluate.tree=false", "evaluate.max_rows=200", "evaluate.diagnostic_rows=100",
+         "evaluate.map_rows=50")  # fmt: skip
+
+
+def scaled_down(name: str) -> list[str]:
+    """Overrides under which a recipe takes seconds; what the recipe is about stays."""
+    recipe = read_recipe(name)
+    overrides = list(SMALL)
+    if "limit" in recipe.data_defaults:
+        overrides.append("data.limit=600")
+    if recipe.train.batch_size != "full":
+        overrides.append("train.batch_size=64")
+    if recipe.sections["method"].resolved.get("queue_size", 0):
+        overrides.append("method.queue_size=128")
+    return overrides
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_recipe_runs(name, tmp_path):
+    run = ssl_domains.pretrain(name, *scaled_down(name), run=tmp_path / "run", progress=False)
+    assert run.files()["report"].stat().st_size > 10_000
+    assert run.evaluation.diagnostics["pretrained"]["rankme"] >= 1
+    assert run.encoder.width == run.encoder.encoder.width
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped())
+def test_recipe_meets_its_expectation(name, tmp_path):
+    run = ssl_domains.pretrain(name, run=tmp_path / "run", progress=False)
+    assert run.missed == []
+    assert run.met, "a shipped recipe states what it reaches"

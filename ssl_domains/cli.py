@@ -88,9 +88,10 @@ def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None) 
     """Show what is in a file, and the recipe lines that use it."""
     from ssl_domains import api, render
 
-    if (source is not None and "=" in source and source.split("=", 1)[0].isidentifier()) or _is_data(source):
-        source, overrides = None, (str(source), *overrides)
-    found, lines = api.inspect(source, domain=domain, **_data(overrides))
+    if source is not None and source.startswith("data.") and "=" in source:
+        source, overrides = None, (source, *overrides)
+    data = _data(overrides)
+    found, lines = api.inspect(data.pop("source", source), domain=domain, **data)
     render.inspection(found, lines)
 
 
@@ -192,10 +193,6 @@ def _take(overrides: tuple[str, ...], key: str) -> tuple[str | None, list[str]]:
     """The value of ``key=value`` and the other overrides."""
     found = [text.split("=", 1)[1] for text in overrides if text.startswith(f"{key}=")]
     return (found[-1] if found else None), [text for text in overrides if not text.startswith(f"{key}=")]
-
-
-def _is_data(text: str | None) -> bool:
-    return text is not None and text.startswith("data.") and "=" in text
 
 
 def _data(overrides: tuple[str, ...]) -> dict[str, Any]:

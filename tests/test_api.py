@@ -97,7 +97,7 @@ def test_encoder_folders_that_cannot_be_loaded(finished, tmp_path):
 def test_evaluate_again_and_report_again(finished, tmp_path):
     run, _, _ = finished
     copied = shutil.copytree(run.path, tmp_path / "run")
-    again = ssl_domains.evaluate(copied, 'evaluate.probes=[linear, {name: knn, k: 3}]')
+    again = ssl_domains.evaluate(copied, "evaluate.probes=[linear, {name: knn, k: 3}]")
     assert again.evaluation.value("linear") == pytest.approx(run.evaluation.value("linear"), abs=1e-5)
     assert np.isfinite(again.evaluation.value("knn"))
     assert again.recipe_name == run.recipe_name
@@ -121,7 +121,11 @@ def test_a_frame_in_memory(tiny, table, tmp_path):
 
     frame = pd.read_csv(table)
     run = ssl_domains.pretrain(
-        tiny, run=tmp_path / "run", progress=False, data={"source": frame, "label": "price"}, train={"steps": 2}
+        tiny,
+        run=tmp_path / "run",
+        progress=False,
+        data={"source": frame, "label": "price"},
+        train={"steps": 2},
     )
     assert run.encoder.embed(frame).shape[0] == 80
     assert run.notes == [] or all("expect" not in note for note in run.notes)
@@ -157,7 +161,12 @@ def test_resume_of_an_interrupted_run_equals_an_unbroken_one(tiny, tmp_path, mon
 def test_init_from_starts_from_other_weights(finished, tiny, tmp_path):
     run, _, source = finished
     started = ssl_domains.pretrain(
-        tiny, run=tmp_path / "run", progress=False, init_from=str(run.path), train={"steps": 1}, optimizer={"lr": 0.0}
+        tiny,
+        run=tmp_path / "run",
+        progress=False,
+        init_from=str(run.path),
+        train={"steps": 1},
+        optimizer={"lr": 0.0},
     )
     np.testing.assert_allclose(started.encoder.embed(source), run.encoder.embed(source), atol=1e-6)
     with pytest.raises(RunError, match="does not exist"):

@@ -79,7 +79,9 @@ def test_missed_expectations_fail_only_when_asked(shell, tiny):
 
 
 def test_a_bad_recipe_lists_all_errors(shell, tiny):
-    code, out, err = shell("pretrain", tiny, "train.stepss=3", "encoder.widht=x", "mask.n_targets=many", "run=new")
+    code, out, err = shell(
+        "pretrain", tiny, "train.stepss=3", "encoder.widht=x", "mask.n_targets=many", "run=new"
+    )
     assert code == 2
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 3
@@ -110,7 +112,9 @@ def test_bad_tables_end_in_a_sentence(shell, tiny, content, words):
 
 
 def test_a_missing_label_suggests_the_nearest(shell, tiny, table):
-    code, _, err = shell("pretrain", tiny, f"data.source={table.with_suffix('.csv')}", "data.label=prise", "run=new")
+    code, _, err = shell(
+        "pretrain", tiny, f"data.source={table.with_suffix('.csv')}", "data.label=prise", "run=new"
+    )
     assert code == 2
     assert "price" in err
 
@@ -186,7 +190,15 @@ def test_profile(shell, tiny):
 
 
 def test_ctrl_c_saves_and_names_the_command(tiny, tmp_path):
-    command = [sys.executable, "-m", "ssl_domains.cli", "pretrain", str(tiny), "train.steps=100000", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "ssl_domains.cli",
+        "pretrain",
+        str(tiny),
+        "train.steps=100000",
+        "--quiet",
+    ]
     with subprocess.Popen(
         [*command, "run=cut"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -18,6 +18,7 @@ import io
 import re
 import shlex
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -28,14 +29,19 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 GENERATED = {"claims.md", "design.md"}
 BLOCK = re.compile(
     r"(?:^<!-- (?P<note>(?:file|test|output)[^>]*?) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```",
     re.DOTALL | re.MULTILINE,
 )
-SMALL = ["train.steps=6", "train.log_every=2", "train.guard_every=2", "evaluate.seeds=1", "evaluate.max_rows=150",
-         "evaluate.map_rows=50"]  # fmt: skip
+SMALL = ["train.steps=6", "train.batch_size=64", "train.log_every=2", "evaluate.seeds=1", "evaluate.max_rows=100",
+         "evaluate.map_rows=30", "evaluate.diagnostic_rows=100"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,14 @@ class Block:
 def blocks(page: Path) -> list[Block]:
     found = BLOCK.finditer(page.read_text(encoding="utf-8"))
     return [Block(m["language"], (m["note"] or "").strip(), m["code"]) for m in found]
+
+
+def small(given: Sequence[str], steps: int | None = None) -> list[str]:
+    """Overrides that make a run short, without those that the page sets itself."""
+    keys = {text.split("=")[0] for text in given}
+    keys |= {"train.steps"} if "train.epochs" in keys else set()
+    ours = [text for text in SMALL if text.split("=")[0] not in keys]
+    return ours if steps is None else [*ours, f"train.steps={steps}"]
 
 
 def runs(block: Block) -> bool:
@@ -114,11 +128,12 @@ class Page:
             if not command:
                 continue
             assert command[0] == "ssl-domains", f"only ssl-domains lines can be tested, not {line!r}"
-            small = SMALL if command[1] == "pretrain" and not expected and "--resume" not in command else []
-            if steps := re.search(r"steps (\d+)", block.note):
-                small = [*SMALL, f"train.steps={steps[1]}"]
+            steps = re.search(r"steps (\d+)", block.note)
+            short = command[1] == "pretrain" and "--resume" not in command and (steps or not expected)
             with captured() as out:
-                code = main([*command[1:], *small])
+                code = main(
+                    [*command[1:], *(small(command, int(steps[1]) if steps else None) if short else [])]
+                )
             self.printed = out.getvalue()
             assert code == expected, f"{line}\nexit code {code}, expected {expected}\n{self.printed}"
 
@@ -147,13 +162,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "300")
     real = ssl_domains.pretrain
     monkeypatch.setattr(
-        ssl_domains, "pretrain", lambda recipe, *more, **kw: real(recipe, *more, *SMALL, **kw), raising=False
+        ssl_domains,
+        "pretrain",
+        lambda recipe, *more, **kw: real(recipe, *more, *small(more), **kw),
+        raising=False,
     )
     return tmp_path
 
 
+def blank_report(run: str | Path, *_: Any, **__: Any) -> Path:
+    """In place of the report's plots, which take most of a short run's time."""
+    path = Path(run) / "report.html"
+    path.write_text("<html></html>")
+    return path
+
+
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
-def test_blocks_run(page: Path, folder: Path) -> None:
+def test_blocks_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page.stem != "evaluation":  # that page speaks of the report: it gets the real one
+        monkeypatch.setattr("ssl_domains.training.write_report", blank_report)
     state = Page()
     for block in filter(runs, blocks(page)):
         state.run(block)
@@ -162,7 +189,9 @@ def test_blocks_run(page: Path, folder: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"!?\[[^\]]*\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
+    for target in re.findall(r"!?\[[^\]]*\]\(([^)\s]+)\)", text) + re.findall(
+        r'(?:src|href)="([^"]+)"', text
+    ):
         if target.startswith(("http://", "https://", "mailto:")):
             continue
         file, _, anchor = target.partition("#")
@@ -183,7 +212,9 @@ def test_named_recipes_exist(page: Path) -> None:
 
     text = page.read_text(encoding="utf-8")
     written = set(re.findall(r"recipes/([\w-]+/[\w-]+)\.yaml", text))
-    written |= set(re.findall(r"(?:ssl-domains (?:pretrain|show|copy|profile)|pretrain\(\") ?(\w+/\w+)", text))
+    written |= set(
+        re.findall(r"(?:ssl-domains (?:pretrain|show|copy|profile)|pretrain\(\") ?(\w+/\w+)", text)
+    )
     missing = {name for name in written - set(shipped()) if name.split("/")[0] not in ("runs", "recipes")}
     assert not missing, f"{page.name} names recipes that do not ship: {missing}"
 
@@ -229,4 +260,6 @@ def test_navigation_has_every_page() -> None:
 def test_pages_hold_no_local_paths() -> None:
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        assert not re.search(r"(?:^|[\s\"'(=])/(?:work|home|root|tmp)/", text), f"{page.name} names a local path"
+        assert not re.search(r"(?:^|[\s\"'(=])/(?:work|home|root|tmp)/", text), (
+            f"{page.name} names a local path"
+        )

@@ -73,7 +73,9 @@ def test_override_values(text, value):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.text("abcno-:. #'", max_size=8)))
+@given(
+    st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.text("abcno-:. #'", max_size=8))
+)
 def test_what_a_run_saves_reads_back(value):
     assert parse_value(yaml.safe_dump(value).removesuffix("...\n")) == value
 
@@ -135,7 +137,10 @@ def test_objects_in_memory_survive_merging(tmp_path):
         ("extends: nowhere.yaml\n", "mine.yaml:1: extends: there is no file"),
         ("extends: mine.yaml\n", "break the circle"),
         ("extends: [a, b]\n", "expected the path of one recipe"),
-        ("train: {steps: 3}\ntrain: {steps: 4}\n", "mine.yaml:2: train: this key is there twice (first in line 1)"),
+        (
+            "train: {steps: 3}\ntrain: {steps: 4}\n",
+            "mine.yaml:2: train: this key is there twice (first in line 1)",
+        ),
         ("train: {steps: 3,\n  steps: 4}\n", "train.steps: this key is there twice"),
         ("data: !!python/object/apply:os.system [echo]\n", "mine.yaml:1: data"),
         ("data: {source: !!python/name:os.system x}\n", "is not plain data"),

@@ -17,6 +17,8 @@ from ssl_domains.core.interfaces import Encoder, Source
 from ssl_domains.evaluation.embeddings import stream
 
 SUFFIXES = (".parquet", ".csv", ".npy")
+ROW_GROUP = 16_384
+"""Rows of a Parquet row group, at least."""
 Chunks = Iterator[tuple[list[Any], np.ndarray]]
 
 
@@ -31,7 +33,7 @@ def embed_to_file(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Embeds rows and writes them, never holding more than a batch.
+    """Embeds rows and writes them, never holding more than a row group (16,384 rows).
 
     The file is written under a temporary name beside ``path`` and renamed at the end: after
     Ctrl-C, an error or a full disk there is either the old file or none.
@@ -43,7 +45,7 @@ def embed_to_file(
             ``source.ids``, then ``e0 .. e{D-1}``; ``.npy``: the ``[n, D]`` float32 array, no ids.
         indices: rows to embed, in this order; None: all rows.
         layout: "columns", or "list": one fixed-size list column ``embedding`` (Parquet only).
-        batch_size: rows a forward pass and a Parquet row group.
+        batch_size: rows a forward pass.
         device: see :func:`~ssl_domains.evaluation.embeddings.extract`.
         progress: called with (rows done, rows in all).
 
@@ -112,10 +114,11 @@ def _write_parquet(partial: Path, chunks: Chunks, n: int, width: int, layout: st
     id_type: Any = None
     writer: Any = None
     try:
-        for ids, z in chunks:
+        for ids, z in _grouped(chunks):
             id_type = id_type or _id_type(ids)
             schema = pa.schema([pa.field("id", id_type), *fields])
-            writer = writer or pq.ParquetWriter(partial, schema, compression="zstd")
+            # Embeddings hardly repeat: a dictionary of their values would only cost time.
+            writer = writer or pq.ParquetWriter(partial, schema, compression="zstd", use_dictionary=["id"])
             arrays = [_id_array(ids, id_type), *_arrays(z, layout)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
         if writer is None:
@@ -123,6 +126,20 @@ def _write_parquet(partial: Path, chunks: Chunks, n: int, width: int, layout: st
     finally:
         if writer is not None:
             writer.close()
+
+
+def _grouped(chunks: Chunks) -> Chunks:
+    """Batches joined to row groups: small ones make a file of many rows slow to open."""
+    ids: list[Any] = []
+    parts: list[np.ndarray] = []
+    for some, z in chunks:
+        ids += some
+        parts.append(z)
+        if len(ids) >= ROW_GROUP:
+            yield ids, np.concatenate(parts)
+            ids, parts = [], []
+    if ids:
+        yield ids, np.concatenate(parts)
 
 
 def _arrays(z: np.ndarray, layout: str) -> list[Any]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ssl_domains.core.errors import DataError, UserError
-from ssl_domains.evaluation import embed_to_file, extract
+from ssl_domains.evaluation import embed_to_file, extract, writer
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1024])
@@ -95,6 +95,18 @@ def test_files_hold_ids_and_exact_numbers(toy: SimpleNamespace, tmp_path, name: 
     assert os.listdir(tmp_path / "new") == [name]
 
 
+@pytest.mark.parametrize("rows", [1, 10, 1000])
+def test_row_groups_change_nothing(toy: SimpleNamespace, tmp_path, monkeypatch, rows: int) -> None:
+    source, encoder = toy.blobs(25), toy.Encoder()
+    monkeypatch.setattr(writer, "ROW_GROUP", rows)
+    path = embed_to_file(encoder, source, tmp_path / "z.parquet", batch_size=4)
+    table = pq.read_table(path)
+    assert table["id"].to_pylist() == [f"row-{i}" for i in range(25)]
+    want = extract(encoder, source, np.arange(25), batch_size=4)
+    np.testing.assert_array_equal(np.stack([table[f"e{d}"] for d in range(8)], axis=1), want)
+    assert pq.ParquetFile(path).num_row_groups == {1: 7, 10: 3, 1000: 1}[rows]
+
+
 def test_list_layout(toy: SimpleNamespace, tmp_path) -> None:
     source, encoder = toy.blobs(12), toy.Encoder()
     path = embed_to_file(encoder, source, tmp_path / "z.parquet", indices=np.array([5, 2]), layout="list")
@@ -123,7 +135,7 @@ def test_interrupted_write_leaves_the_old_file_or_none(
     assert not there or (tmp_path / name).read_text() == "old"
 
 
-def test_bad_requests_are_one_sentence(toy: SimpleNamespace, tmp_path) -> None:
+def test_bad_requests_are_one_sentence(toy: SimpleNamespace, tmp_path, monkeypatch) -> None:
     source, encoder = toy.blobs(10), toy.Encoder()
     with pytest.raises(UserError, match=r"must end in one of \.parquet"):
         embed_to_file(encoder, source, tmp_path / "z.txt")
@@ -134,6 +146,7 @@ def test_bad_requests_are_one_sentence(toy: SimpleNamespace, tmp_path) -> None:
         embed_to_file(encoder, source, tmp_path / "z.csv")
     source.x[7] = 0
     source.ids = lambda rows: [int(r) if r < 4 else f"row-{r}" for r in rows]
+    monkeypatch.setattr(writer, "ROW_GROUP", 4)
     with pytest.raises(DataError, match="ids begin as int64"):
         embed_to_file(encoder, source, tmp_path / "z.parquet", batch_size=4)
     assert os.listdir(tmp_path) == []

@@ -116,13 +116,16 @@ def compare(name: str, hidden: int, depth: int, batch: int, steps: int, rounds: 
     a, b = statistics.median(plain), statistics.median(ours)
     best = min(ours) / min(plain)
     print(
-        f"{name:8s} by hand {1000 * a:7.3f} ms  trainer {1000 * b:7.3f} ms  ratio {statistics.median(ratios):.3f} "
-        f"(of the fastest rounds {best:.3f})  difference {1000 * (min(ours) - min(plain)):+.3f} ms"
+        f"{name:8s} by hand {1000 * a:7.3f} ms  trainer {1000 * b:7.3f} ms  "
+        f"ratio {statistics.median(ratios):.3f} (of the fastest rounds {best:.3f})  "
+        f"difference {1000 * (min(ours) - min(plain)):+.3f} ms"
     )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)

@@ -25,7 +25,7 @@ from ssl_domains.trainer.guard_text import sentence_for_loss, sentence_for_stage
 from ssl_domains.trainer.loader import BatchOrder
 from ssl_domains.trainer.run import RunDirectory
 
-ROWS, RANK_ROWS = 2048, 256
+ROWS, RANK_ROWS = 1024, 256
 """Rows of a stage that are looked at, and rows of them that the rank is taken from."""
 PATIENCE = 3
 """Looks in a row that must agree before the guard speaks."""

@@ -252,7 +252,8 @@ class Trainer:
         if not self._ready:
             self.method.to(self.device).train()
             self.method.before_training(self.source)
-            self._template = self._encoder_template()
+            sharded = self.config.fsdp and world_size() > 1
+            self._template = copy.deepcopy(self.method.encoder_for_export()).cpu() if sharded else None
             self.wrapped = setup.wrap(self.method, self.config.fsdp)
             self._ready = True
         self.optimizers = setup.make_optimizers(self.method, self.optimizer_config, self.budget.batch_size)
@@ -347,11 +348,8 @@ class Trainer:
         encoder = self.export_encoder()
         if not is_main() or self.probe is None:
             return
-        before, modes = checkpoint.random_state(), {m: m.training for m in encoder.modules()}
-        found = self.probe(encoder.eval(), self.step)
-        for module, mode in modes.items():
-            module.training = mode
-        checkpoint.set_random_state(before)
+        with setup.undisturbed(encoder):
+            found = self.probe(encoder, self.step)
         self.metrics.write({"step": self.step} | {f"probe/{name}": value for name, value in found.items()})
 
     def _stop_or_save(self, interrupts: Interrupts) -> tuple[bool, bool]:
@@ -388,8 +386,8 @@ class Trainer:
 
     def _result(self) -> FitResult:
         seconds = self._seconds + time.monotonic() - self._began
-        samples, rows = self.order.samples(self.step), self.metrics.rows
-        return FitResult(self.step, samples, seconds, rows, list(self.guard.findings), self._saved)
+        found, rows = list(self.guard.findings), self.metrics.rows
+        return FitResult(self.step, self.order.samples(self.step), seconds, rows, found, self._saved)
 
     # --- the encoder ---------------------------------------------------------------------------
 
@@ -399,12 +397,6 @@ class Trainer:
         encoder = self.method.encoder_for_export()
         if self._template is None:
             return encoder
-        whole = {name: full_tensor(value).cpu() for name, value in encoder.state_dict().items()}
-        self._template.load_state_dict(whole)
+        weights = encoder.state_dict().items()
+        self._template.load_state_dict({name: full_tensor(value).cpu() for name, value in weights})
         return self._template
-
-    def _encoder_template(self) -> Encoder | None:
-        """A whole copy on the CPU, made before sharding."""
-        if world_size() == 1 or not self.config.fsdp:
-            return None
-        return copy.deepcopy(self.method.encoder_for_export()).cpu()

@@ -66,7 +66,12 @@ def profile(
     """
     budget = {"steps": steps + warmup, "epochs": None, "samples": None}
     trainer = Trainer(
-        method, source, config.model_copy(update=budget), optimizer=optimizer, schedule=schedule, progress=False
+        method,
+        source,
+        config.model_copy(update=budget),
+        optimizer=optimizer,
+        schedule=schedule,
+        progress=False,
     )
     trainer.prepare()
     stream, total = trainer.stream(), dict.fromkeys(PARTS, 0.0)
@@ -135,13 +140,14 @@ def advise(ms: dict[str, float], config: TrainConfig, device: str) -> str:
     total = max(sum(ms.values()), 1e-12)
     share = {part: value / total for part, value in ms.items()}
     if share["fetch"] > 0.2:
-        if config.num_workers == 0:
-            return f"{share['fetch']:.0%} of a step waits for data: set train.num_workers to 2 or more"
-        return f"{share['fetch']:.0%} of a step waits for data: raise train.num_workers, or store the data as Parquet"
+        more = "set train.num_workers to 2 or more"
+        if config.num_workers:
+            more = "raise train.num_workers, or store the data as Parquet"
+        return f"{share['fetch']:.0%} of a step waits for data: {more}"
     if share["transfer"] > 0.15:
-        return f"{share['transfer']:.0%} of a step copies data: set train.num_workers above 0, for pinned memory"
+        return f"{share['transfer']:.0%} of a step copies data: set train.num_workers (pinned memory)"
     if share["hooks"] > 0.25:
-        return f"{share['hooks']:.0%} of a step is the method's after_step: update its teacher or queue less often"
+        return f"{share['hooks']:.0%} of a step is the method's after_step: a smaller teacher or queue helps"
     if share["optimizer"] > 0.3:
         return f"{share['optimizer']:.0%} of a step is the optimizer: raise train.batch_size"
     if total < 5:

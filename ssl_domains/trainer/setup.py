@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 
 from ssl_domains.core.errors import UserError
 from ssl_domains.core.random import hash_ints
+from ssl_domains.trainer.checkpoint import random_state, set_random_state
 from ssl_domains.trainer.config import TrainConfig
 from ssl_domains.trainer.distributed import rank, world_size
 from ssl_domains.trainer.optimizers import OptimizerConfig
@@ -55,6 +57,19 @@ def seed_everything(seed: int, deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def undisturbed(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards modes and random states are as before."""
+    state, modes = random_state(), {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        set_random_state(state)
 
 
 def wrap(method: nn.Module, fsdp: bool) -> nn.Module:

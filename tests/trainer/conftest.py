@@ -16,7 +16,8 @@ def load_toy() -> ModuleType:
     """The helper file as a module, also for subprocesses that run by file."""
     if "trainer_toy" not in sys.modules:
         spec = importlib.util.spec_from_file_location("trainer_toy", TOY)
-        assert spec and spec.loader
+        assert spec
+        assert spec.loader
         module = importlib.util.module_from_spec(spec)
         sys.modules["trainer_toy"] = module
         spec.loader.exec_module(module)

@@ -68,7 +68,8 @@ def test_recipe_and_environment(tmp_path) -> None:
     run.write_recipe({"method": {"name": "x"}, "train": {"steps": 3}})
     assert list(run.read_recipe()) == ["method", "train"]
     run.write_recipe("train:\n  steps: 4  # four\n")
-    assert run.read_recipe()["train"]["steps"] == 4 and "# four" in run.recipe_path.read_text()
+    assert run.read_recipe()["train"]["steps"] == 4
+    assert "# four" in run.recipe_path.read_text()
     run.write_environment("my.csv")
     found = json.loads((run.path / "environment.json").read_text())
     assert found["packages"]["torch"] == torch.__version__ or found["packages"]["torch"] in torch.__version__
@@ -125,7 +126,9 @@ def test_tensors_in_trees_and_shared_memory(tmp_path) -> None:
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[k], torch.as_tensor(v)) for k, v in tensors.items())
     tree = files.unpack(packed, found)
-    assert torch.equal(tree["a"][0], base) and tree["a"][1].tolist() == [0, 1, 2] and tree["b"] == 2.5
+    assert torch.equal(tree["a"][0], base)
+    assert tree["a"][1].tolist() == [0, 1, 2]
+    assert tree["b"] == 2.5
     with pytest.raises(TypeError, match="without pickle"):
         files.pack({"x": object()}, {})
 
@@ -166,7 +169,8 @@ def test_modules_with_extra_state_are_restored(tmp_path) -> None:
     checkpoint.save_checkpoint(run, one, {}, {"progress": {"step": 1}}, keep=1)
     two = nn.Sequential(Counter(2, 2))
     checkpoint.restore(run.latest(), two, {})
-    assert two[0].count == 7 and torch.equal(two[0].weight, one[0].weight)
+    assert two[0].count == 7
+    assert torch.equal(two[0].weight, one[0].weight)
 
 
 def test_old_checkpoints_are_pruned(tmp_path) -> None:

@@ -20,19 +20,18 @@ from ssl_domains.core.objectives.redundancy import BarlowTwins
 from ssl_domains.core.testing import run_processes
 from ssl_domains.trainer import files
 from ssl_domains.trainer.config import TrainConfig
-from ssl_domains.trainer.distributed import agree, cut_share, mean_over_processes
+from ssl_domains.trainer.distributed import agree, cut_share, is_main, mean_over_processes
 from ssl_domains.trainer.loop import Trainer
 from ssl_domains.trainer.optimizers import LARS, SGD, AdamW
 from ssl_domains.trainer.run import RunDirectory
 from ssl_domains.trainer.setup import shard
 
-TOY = Path(__file__).with_name("toy.py") if "__file__" in globals() else None
-
 
 def load_toy(path: str) -> Any:
     if "trainer_toy" not in sys.modules:
         spec = importlib.util.spec_from_file_location("trainer_toy", path)
-        assert spec and spec.loader
+        assert spec
+        assert spec.loader
         sys.modules["trainer_toy"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules["trainer_toy"])
     return sys.modules["trainer_toy"]
@@ -72,11 +71,8 @@ def run_one(toy: Any, name: str, fsdp: bool, folder: str | None = None, **train:
         "device": "cpu",
     }
     config = TrainConfig(**(settings | train))
-    run = (
-        RunDirectory.create(folder)
-        if folder and (torch.distributed.is_initialized() is False or torch.distributed.get_rank() == 0)
-        else (RunDirectory(folder) if folder else None)
-    )
+    make = RunDirectory.create if is_main() else RunDirectory
+    run = make(folder) if folder else None
     source = toy.Rows(dtype=torch.float64)
     optimizer = SGD(lr=0.1, momentum=0.9)
     trainer = Trainer(build(toy, name), source, config, optimizer=optimizer, run=run, progress=False)
@@ -118,7 +114,7 @@ def both_ways(rank: int, path: str, folder: str) -> dict[str, Any]:
 
 
 def one_step(toy: Any, kind: Any, sharded: bool) -> dict[str, torch.Tensor]:
-    """One clipped step of an optimizer; sharded processes hold the same rows, so the joined means are the same."""
+    """One clipped step; sharded processes hold the same rows, so the means stay the same."""
     method = build(toy, "moco")
     if sharded:
         shard(method, block_size=1)

@@ -65,7 +65,8 @@ def test_measures_are_those_of_the_diagnostics() -> None:
     assert measure(spread(4000, 256, 1))["std"] == pytest.approx(1.0, abs=0.01)
     line = torch.outer(torch.randn(50), torch.ones(9))
     assert measure(line)["directions"] == pytest.approx(1.0)
-    assert measure(torch.ones(3, 5)) == {} and measure(torch.ones(9, 1)) == {}
+    assert measure(torch.ones(3, 5)) == {}
+    assert measure(torch.ones(9, 1)) == {}
 
 
 @settings(deadline=None, max_examples=20)
@@ -95,7 +96,8 @@ def test_complete_collapse_of_a_stage() -> None:
     said = show(guard(), [output(projector=spread())] * 8 + [output(projector=same)] * 6)
     assert len(said) == 1
     assert said[0].startswith("guard: projector: all vectors are nearly the same (mean cosine 1.000000")
-    assert "for 20 steps: complete collapse" in said[0] and "stop-gradient" in said[0]
+    assert "for 20 steps: complete collapse" in said[0]
+    assert "stop-gradient" in said[0]
 
 
 def test_other_collapses_have_their_own_sentences() -> None:
@@ -110,7 +112,8 @@ def test_other_collapses_have_their_own_sentences() -> None:
         assert len(said) == 1, said
         assert expected in said[0]
     zero = show(guard(), [output(teacher=spread())] * 8 + [output(teacher=torch.zeros(64, 16))] * 4)
-    assert "teacher: all vectors" in zero[0] and "center the teacher" in zero[0]
+    assert "teacher: all vectors" in zero[0]
+    assert "center the teacher" in zero[0]
 
 
 def test_loss_at_a_trivial_value() -> None:
@@ -135,7 +138,9 @@ def test_silence_in_the_warm_up_and_for_what_was_so_from_the_start() -> None:
 
 
 def test_off_never_looks_and_stop_ends() -> None:
-    assert not guard(on_collapse="off").due(10) and guard().due(10) and not guard().due(11)
+    assert not guard(on_collapse="off").due(10)
+    assert guard().due(10)
+    assert not guard().due(11)
     g = guard(on_collapse="stop", guard_warmup=0)
     with pytest.raises(CollapseError, match="encoder: all vectors"):
         show(g, [output(encoder=torch.ones(64, 16))] * 4)
@@ -149,7 +154,8 @@ def test_state_travels() -> None:
     first, second = guard(), guard()
     show(first, outputs[:10])
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    assert show(second, outputs[10:], start=110) and second.findings == whole.findings
+    assert show(second, outputs[10:], start=110)
+    assert second.findings == whole.findings
 
 
 # --- in training ------------------------------------------------------------------------------
@@ -163,7 +169,9 @@ class Noise(Views):
 def pretrain(toy: Any, objective: Any, run: RunDirectory | None = None, **train: Any) -> list[str]:
     torch.manual_seed(0)
     source = toy.Rows(200)
-    method = JointEmbedding(toy.Net(source.spec, hidden=16), objective, Noise(), (16, 16), projector_norm="none")
+    method = JointEmbedding(
+        toy.Net(source.spec, hidden=16), objective, Noise(), (16, 16), projector_norm="none"
+    )
     config = TrainConfig(**({"batch_size": 64, "steps": 300, "guard_every": 10, "log_every": 50} | train))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", GuardWarning)
@@ -197,7 +205,9 @@ def test_nan_step_is_named_and_can_be_replayed(toy, tmp_path) -> None:
     run = RunDirectory.create(tmp_path / "run")
     config = TrainConfig(batch_size=8, steps=40, checkpoint_every=6, log_every=10, guard_every=15, seed=4)
     trainer = Trainer(Breaks(toy.Net(toy.Spec(6))), toy.Rows(), config, run=run, progress=False)
-    with pytest.raises(CollapseError, match=r"NaN or infinite at step 12 \(epoch 1, batch 3\).*nan_step.json"):
+    with pytest.raises(
+        CollapseError, match=r"NaN or infinite at step 12 \(epoch 1, batch 3\).*nan_step.json"
+    ):
         trainer.fit()
     replay = json.loads((run.path / "nan_step.json").read_text())
     assert (replay["step"], replay["seed"], replay["checkpoint"]) == (12, 4, "step-00000012")

@@ -76,7 +76,8 @@ def test_an_epoch_holds_every_row_at_most_once_however_it_is_cut(
         joined = [np.concatenate([o.shares(s)[m] for m in range(accumulate) for o in orders]) for s in steps]
         assert all((part == orders[0].batch(s)).all() for part, s in zip(joined, steps))
         flat = np.concatenate(joined)
-        assert len(set(flat)) == len(flat) and set(flat) <= set(rows)
+        assert len(set(flat)) == len(flat)
+        assert set(flat) <= set(rows)
         left = n - len(flat)
         assert left < (budget.batch_size if drop else accumulate * world)
         seen += len(flat)
@@ -88,7 +89,8 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     order = BatchOrder(np.arange(40), 8, 5, seed=1)
     first = [order.batch(s).tolist() for s in range(10)]
     again = BatchOrder(np.arange(40), 8, 5, seed=1)
-    assert again.batch(7).tolist() == first[7] and again.batch(2).tolist() == first[2]
+    assert again.batch(7).tolist() == first[7]
+    assert again.batch(2).tolist() == first[2]
     assert first[:5] != first[5:]
     assert BatchOrder(np.arange(40), 8, 5, seed=2).batch(0).tolist() != first[0]
     assert order.position(7) == (1, 2)
@@ -224,7 +226,8 @@ def test_a_method_may_own_its_step_and_several_optimizers(toy, tmp_path) -> None
     body = method.encoder.net[0].weight.detach().clone()
     config = TrainConfig(batch_size=8, steps=1, log_every=1, guard_every=0)
     Trainer(method, source, config, optimizer=AdamW(lr=0.01), run=run, progress=False).fit()
-    assert torch.equal(method.head.weight, head) and not torch.equal(method.encoder.net[0].weight, body)
+    assert torch.equal(method.head.weight, head)
+    assert not torch.equal(method.encoder.net[0].weight, body)
     longer = Trainer(
         method,
         source,
@@ -267,6 +270,8 @@ def test_progress_is_lines_when_there_is_no_terminal(toy, capfd, monkeypatch) ->
     config = TrainConfig(batch_size=8, steps=4, log_every=1, guard_every=2)
     Trainer(toy.Regress(toy.Net(toy.Spec(6))), toy.Rows(), config).fit()
     lines = capfd.readouterr().err.splitlines()
-    assert lines[-1].startswith("step 4/4  loss ") and "samples/s" in lines[-1] and "rank " in lines[-1]
+    assert lines[-1].startswith("step 4/4  loss ")
+    assert "samples/s" in lines[-1]
+    assert "rank " in lines[-1]
     Trainer(toy.Regress(toy.Net(toy.Spec(6))), toy.Rows(), config, progress=False).fit()
     assert capfd.readouterr().err == ""

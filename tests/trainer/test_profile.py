@@ -21,7 +21,9 @@ def test_slow_parts_are_found(toy) -> None:
         def after_step(self, progress: Any) -> None:
             time.sleep(0.01)
 
-    found = profile(Hooked(toy.Net(toy.Spec(6))), Slow(), TrainConfig(batch_size=8, epochs=1), steps=4, warmup=2)
+    found = profile(
+        Hooked(toy.Net(toy.Spec(6))), Slow(), TrainConfig(batch_size=8, epochs=1), steps=4, warmup=2
+    )
     assert tuple(found.ms) == PARTS
     assert found.ms["fetch"] >= 20
     assert found.ms["hooks"] >= 10
@@ -48,6 +50,8 @@ def test_a_method_that_owns_its_step_is_measured_as_one_part(toy) -> None:
             trainer.update()
             return output
 
-    found = profile(Own(toy.Net(toy.Spec(6))), toy.Rows(), TrainConfig(batch_size=8, epochs=1), steps=2, warmup=1)
+    found = profile(
+        Own(toy.Net(toy.Spec(6))), toy.Rows(), TrainConfig(batch_size=8, epochs=1), steps=2, warmup=1
+    )
     assert found.ms["forward"] > 0
     assert found.ms["backward"] == 0

@@ -148,7 +148,8 @@ def test_resume_before_the_first_checkpoint_starts_anew(toy, unbroken, tmp_path)
     trainer.method.after_step = lambda progress: 1 / (progress.step < 6)
     with pytest.raises(ZeroDivisionError):
         trainer.fit()
-    assert run.checkpoints() == [] and run.metrics()
+    assert run.checkpoints() == []
+    assert run.metrics()
     toy.stateful_trainer(run, STEPS).fit(resume=True)
     assert_same_run(run, unbroken)
 
@@ -212,7 +213,7 @@ def test_full_disk_leaves_the_old_checkpoint(toy, tmp_path) -> None:
 
     trainer.method.after_step = fill
     try:
-        with pytest.raises(RunError, match="checkpoint .* could not be written: file too large") as failure:
+        with pytest.raises(RunError, match=r"checkpoint .* could not be written: file too large") as failure:
             trainer.fit()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

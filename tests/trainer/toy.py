@@ -130,7 +130,7 @@ class Stateful(Method):
 
 
 def stateful_trainer(run: RunDirectory | None, steps: int, delay: float = 0.0, **train: Any) -> Trainer:
-    """9 batches an epoch; checkpoints every 7 steps, rows every 5, the guard every 4: none divides another."""
+    """9 batches an epoch; checkpoints every 7 steps, rows every 5, the guard every 4."""
     torch.manual_seed(0)
     source = Rows()
     method = Stateful(Net(source.spec, dropout=0.2))

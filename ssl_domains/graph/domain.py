@@ -9,6 +9,7 @@ from ssl_domains.core.interfaces import Domain
 from ssl_domains.core.registry import domain
 from ssl_domains.graph.build import build_source, read_raw
 from ssl_domains.graph.data import GraphSource
+from ssl_domains.graph.limit import limited
 from ssl_domains.graph.spec import GraphSpec
 
 
@@ -47,6 +48,7 @@ class GraphDomain(Domain):
         self_loops: bool = True,
         neighbors: Sequence[int] | None = None,
         full_batch_limit: int = 200_000,
+        limit: int | None = None,
         seed: int = 0,
     ) -> GraphSource:
         """Opens graph data and fits scalers and vocabularies on the train split.
@@ -77,6 +79,7 @@ class GraphDomain(Domain):
             self_loops: every node gets exactly one self-loop (GraphMAE); False: none has.
             neighbors: fan-out of each hop, such as [10, 10]; -1 takes all. None: full batch.
             full_batch_limit: graphs with more nodes are sampled with [10, 10].
+            limit: at most this many samples, evenly spaced, for a quick look; None: all.
             seed: of the random splits and the neighbour sampling.
 
         Raises:
@@ -95,7 +98,7 @@ class GraphDomain(Domain):
             level=level,
         )
         return build_source(
-            raw,
+            limited(raw, limit),
             task=task,
             text=text,
             exclude=exclude,

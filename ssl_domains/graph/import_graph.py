@@ -16,6 +16,9 @@ import ast
 import importlib.util
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -102,11 +105,52 @@ def parse(path: Path) -> ast.Module | None:
         return None
 
 
-def labels_of(modules: list[str], min_class: int = MIN_CLASS) -> np.ndarray:
+def labels_of(modules: Sequence[str], min_class: int = MIN_CLASS) -> np.ndarray:
     """``[N]`` top-level subpackage, or None for modules on top and for classes under ``min_class``."""
     tops = [name.split(".")[1] if name.count(".") >= 2 else None for name in modules]
     counts = Counter(top for top in tops if top)
     return np.array([top if top and counts[top] >= min_class else None for top in tops], dtype=object)
+
+
+@dataclass(frozen=True)
+class Extract:
+    """What the code of a package says.
+
+    Attributes:
+        modules: names of the modules that parse and are not empty.
+        edges: (importing, imported) places in ``modules``, sorted.
+        bags: identifiers' words of each module.
+        skipped: modules that do not parse.
+    """
+
+    modules: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+    bags: tuple[tuple[str, ...], ...]
+    skipped: tuple[str, ...]
+
+
+@lru_cache(maxsize=4)
+def extract(folder: Path, package: str) -> Extract:
+    """Parses a package; kept, since an evaluation opens the same source again."""
+    files = module_files(folder, package)
+    trees = {name: parse(path) for name, path in files.items()}
+    full = {name: tree for name, tree in trees.items() if tree is not None and tree.body}
+    place = {name: i for i, name in enumerate(full)}
+    hidden = {word for name in files for word in words_of(name)}
+    edges: set[tuple[int, int]] = set()
+    bags = []
+    for name, tree in full.items():
+        used, imported = _identifiers(tree)
+        kept = [(word, n) for key, n in used.items() if key not in imported for word in words_of(key)]
+        bags.append(tuple(word for word, n in kept for _ in range(n) if word not in hidden))
+        is_package = files[name].name == "__init__.py"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                edges |= {
+                    (place[name], place[o]) for o in _resolve(node, name, is_package, files) if o in place
+                }
+    skipped = tuple(name for name, tree in trees.items() if tree is None)
+    return Extract(tuple(full), tuple(sorted(edges)), tuple(bags), skipped)
 
 
 def read_import_graph(package: str, min_class: int = MIN_CLASS) -> RawGraph:
@@ -121,41 +165,15 @@ def read_import_graph(package: str, min_class: int = MIN_CLASS) -> RawGraph:
     """
     import pandas as pd
 
-    files = module_files(package_folder(package), package)
-    trees = {name: parse(path) for name, path in files.items()}
-    skipped = [name for name, tree in trees.items() if tree is None]
-    modules = [name for name, tree in trees.items() if tree is not None and tree.body]
-    if len(modules) < 3:
-        raise DataError(f"import-graph://{package}: found {len(modules)} modules; a graph needs at least 3")
-    place = {name: i for i, name in enumerate(modules)}
-    hidden = {word for name in files for word in words_of(name)}
-    edges, bags = set(), []
-    for name in modules:
-        tree = trees[name]
-        assert tree is not None
-        used, imported = _identifiers(tree)
-        bags.append(
-            [
-                w
-                for key, n in used.items()
-                if key not in imported
-                for w in words_of(key) * n
-                if w not in hidden
-            ]
-        )
-        is_package = files[name].name == "__init__.py"
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                edges |= {
-                    (place[name], place[o]) for o in _resolve(node, name, is_package, files) if o in place
-                }
+    found = extract(package_folder(package), package)
     origin = f"import-graph://{package}"
-    notes = (
-        [f"{len(skipped)} files could not be parsed and were skipped: {', '.join(skipped[:5])}"]
-        if skipped
-        else []
-    )
-    labels = labels_of(modules, min_class)
+    if len(found.modules) < 3:
+        raise DataError(f"{origin}: found {len(found.modules)} modules; a graph needs at least 3")
+    notes = []
+    if found.skipped:
+        names = ", ".join(found.skipped[:5])
+        notes.append(f"{len(found.skipped)} files could not be parsed and were skipped: {names}")
+    labels = labels_of(found.modules, min_class)
     n_short = sum(label is None for label in labels)
     notes.append(f"{n_short} modules lie on top or in subpackages of under {min_class} modules: unlabelled")
     n_classes = len({label for label in labels if label is not None})
@@ -163,9 +181,9 @@ def read_import_graph(package: str, min_class: int = MIN_CLASS) -> RawGraph:
         notes.append(f"{n_classes} subpackages have {min_class} modules, so there is no label to probe")
     return RawGraph(
         origin,
-        np.array(sorted(edges), dtype=np.int64).reshape(-1, 2).T,
-        modules,
-        table=pd.DataFrame({"identifiers": bags}),
+        np.array(found.edges, dtype=np.int64).reshape(-1, 2).T,
+        found.modules,
+        table=pd.DataFrame({"identifiers": list(found.bags)}),
         kinds={"identifiers": "text"},
         labels=labels if n_classes > 1 else None,
         notes=notes,

@@ -58,6 +58,44 @@ def pretrain(
 @cli.command()
 @click.argument("run")
 @_OVERRIDES
+@click.option("--steps", type=click.IntRange(min=1), required=True, help="Steps beyond the checkpoint.")
+@click.option("--anneal", is_flag=True, help="Anneal the infinite learning rate over these steps.")
+@click.option("--from-step", type=int, help="The checkpoint of this step (default: the newest).")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@_PLUGIN
+def fork(
+    run: str,
+    overrides: tuple[str, ...],
+    steps: int,
+    anneal: bool,
+    from_step: int | None,
+    quiet: bool,
+    plugin: tuple[str, ...],
+) -> None:
+    """Begin a new run from a run's checkpoint: anneal it, or go on; RUN itself stays as it is.
+
+    Overrides are section.key=value; run=DIR is the new run directory.
+    """
+    from ssl_domains import api, render
+
+    out, rest = _take(overrides, "run")
+    render.run(
+        api.fork(
+            run,
+            *rest,
+            steps=steps,
+            anneal=anneal,
+            from_step=from_step,
+            out=out,
+            plugin=plugin,
+            progress=not quiet,
+        )
+    )
+
+
+@cli.command()
+@click.argument("run")
+@_OVERRIDES
 @_PLUGIN
 def evaluate(run: str, overrides: tuple[str, ...], plugin: tuple[str, ...]) -> None:
     """Measure a run's encoder again; overrides such as evaluate.seeds=5 change how."""
@@ -89,7 +127,7 @@ def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None) 
     from ssl_domains import api, render
 
     if source is not None and source.startswith("data.") and "=" in source:
-        source, overrides = None, (source, *overrides)
+        overrides, source = (source, *overrides), None
     data = _data(overrides)
     found, lines = api.inspect(data.pop("source", source), domain=domain, **data)
     render.inspection(found, lines)

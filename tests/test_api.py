@@ -61,7 +61,7 @@ def test_embed_says_what_is_missing(finished, tmp_path):
     assert not (tmp_path / "e.parquet").exists()
     with pytest.raises(UserError, match="say what to embed"):
         ssl_domains.embed(run.path)
-    with pytest.raises(UserError, match="data.labl: unknown key; did you mean 'label'"):
+    with pytest.raises(UserError, match=r"data\.labl: unknown key; did you mean 'label'"):
         ssl_domains.embed(run.path, other, tmp_path / "e.parquet", labl="age")
 
 
@@ -208,7 +208,7 @@ def test_inspect(table):
     found, lines = ssl_domains.inspect(table, label="price")
     assert found["rows"] == 80
     assert "domain: tabular" in lines
-    with pytest.raises(UserError, match="data.labell: unknown key; did you mean 'label'"):
+    with pytest.raises(UserError, match=r"data\.labell: unknown key; did you mean 'label'"):
         ssl_domains.inspect(table, labell="price")
     with pytest.raises(UserError, match="no domain is called 'tabel'"):
         ssl_domains.inspect(table, domain="tabel")

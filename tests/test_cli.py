@@ -28,8 +28,8 @@ def shell(capsys, monkeypatch, tmp_path):
 def test_help_and_version(shell):
     code, out, _ = shell("--help")
     assert code == 0
-    for verb in ("pretrain", "evaluate", "embed", "inspect", "profile", "report", "list", "show", "copy", "diff",
-                 "export", "doctor", "quickstart"):  # fmt: skip
+    verbs = "pretrain evaluate embed inspect profile report list show copy diff export doctor quickstart"
+    for verb in verbs.split():
         assert f"  {verb} " in out
     code, out, _ = shell("--version")
     assert code == 0
@@ -79,7 +79,7 @@ def test_missed_expectations_fail_only_when_asked(shell, tiny):
 
 
 def test_a_bad_recipe_lists_all_errors(shell, tiny):
-    code, out, err = shell(
+    code, _, err = shell(
         "pretrain", tiny, "train.stepss=3", "encoder.widht=x", "mask.n_targets=many", "run=new"
     )
     assert code == 2

@@ -6,9 +6,11 @@ import ssl_domains
 from ssl_domains.recipe.check import read_recipe
 from ssl_domains.recipe.locate import shipped
 
-SMALL = ("train.steps=3", "train.device=cpu", "train.log_every=1", "train.guard_every=2", "evaluate.probes=[linear]",
-         "evaluate.seeds=1", "evaluate.tree=false", "evaluate.max_rows=200", "evaluate.diagnostic_rows=100",
-         "evaluate.map_rows=50")  # fmt: skip
+SMALL = (
+    *("train.steps=3", "train.device=cpu", "train.log_every=1", "train.guard_every=2"),
+    *("evaluate.probes=[linear]", "evaluate.seeds=1", "evaluate.tree=false"),
+    *("evaluate.max_rows=200", "evaluate.diagnostic_rows=100", "evaluate.map_rows=50"),
+)
 
 
 def scaled_down(name: str) -> list[str]:
@@ -16,7 +18,7 @@ def scaled_down(name: str) -> list[str]:
     recipe = read_recipe(name)
     overrides = list(SMALL)
     if "limit" in recipe.data_defaults:
-        overrides.append("data.limit=600")
+        overrides.append(f"data.limit={min(recipe.data.get('limit') or 600, 600)}")
     if recipe.train.batch_size != "full":
         overrides.append("train.batch_size=64")
     if recipe.sections["method"].resolved.get("queue_size", 0):

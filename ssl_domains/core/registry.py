@@ -146,7 +146,7 @@ def load_domain(name: str) -> Any:
         KeyError: no such domain, with the nearest name.
         ImportError: a package of the domain's extra is missing, with the command that installs it.
     """
-    if name not in _registry["domain"] and name in domain_folders():
+    if f"ssl_domains.{name}" not in _scanned and name in domain_folders():
         try:
             importlib.import_module(f"ssl_domains.{name}.domain")
             scan(f"ssl_domains.{name}")

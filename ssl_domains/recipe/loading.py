@@ -24,6 +24,9 @@ _ALTERNATIVES = {"train": ("steps", "epochs", "samples"), "schedule": ("warmup_s
 _DATA = ("source", "nodes", "edges")
 """Keys of ``data`` that say which data: where one of them changes, the section's other keys go, too."""
 
+_HOW = ("scaling", "max_categories")
+"""Keys of ``data`` that belong to the method (T-JEPA scales to [0, 1]) and stay with other data."""
+
 _MAX_NODES = 10_000
 
 
@@ -305,7 +308,7 @@ def _merge(document: Document, over: dict[str, Any], origins: dict[Path_, Origin
             ):
                 _drop_alternatives(base[key], value, _ALTERNATIVES[key])
             if path == ("data",) and _other_data(base.get(key), value):
-                base[key] = {}
+                base[key] = {name: old for name, old in base[key].items() if name in _HOW}
             if isinstance(value, dict) and isinstance(base.get(key), dict):
                 walk(base[key], value, path)
                 continue

@@ -1,0 +1,49 @@
+"""The shipped recipes: all are valid, run on anybody's file, and keep what belongs to the method."""
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ssl_domains
+from ssl_domains.recipe.locate import recipe_folder
+from ssl_domains.tabular.domain import Tabular
+
+RECIPES = sorted(path.stem for path in (recipe_folder() / "tabular").glob("*.yaml"))
+CARD = Path(__file__).parents[2] / "data_cards" / "randhie.md"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_runs_on_any_table(name, frame, tmp_path):
+    """One short run on a file that shares nothing with the recipe's own."""
+    path = tmp_path / "my.csv"
+    frame.to_csv(path, index=False)
+    ssl_domains.pretrain(
+        f"tabular/{name}",
+        f"data.source={path}",
+        "data.label=member",
+        "train.epochs=1",
+        "train.batch_size=16",
+        "encoder.depth=1",
+        "evaluate.seeds=1",
+        run=tmp_path / "run",
+        progress=False,
+    )
+    saved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    own = yaml.safe_load((recipe_folder() / "tabular" / f"{name}.yaml").read_text())
+    assert saved["data"]["scaling"] == own["data"]["scaling"]
+    assert not saved["data"].get("exclude")
+
+
+def test_card_of_the_default_data():
+    front = yaml.safe_load(CARD.read_text().split("---")[1])
+    source = Tabular().open(front["source"], label=front["label"], exclude=front["exclude"])
+    assert len(source) == front["rows"]
+    assert source.task == front["task"]
+    assert set(source.spec.sources) == set(front["columns"]) - {front["label"], *front["exclude"]}
+    assert source.card()["class_balance"]["1"] == pytest.approx(0.362, abs=5e-4)
+    folder = Path(find_spec("statsmodels").origin).parent
+    data = (folder / front["source"].split("statsmodels/")[1]).read_bytes()
+    assert hashlib.sha256(data).hexdigest() == front["sha256"]

@@ -2,9 +2,9 @@
 
     python benchmarks/graph_views.py --graphs 16 128 512 --nodes 30
 
-``batched`` is ``graph_augment`` on the block-diagonal batch. ``loop`` makes the same views - the random numbers
-depend on nodes and edges alone, so they are equal, which is checked - of each graph by itself and joins them. Times
-are the best of interleaved rounds; the ratio is what counts.
+``batched`` is ``graph_augment`` on the block-diagonal batch. ``loop`` makes the same views (the random
+numbers depend on nodes and edges alone, so they are equal, which is checked) of each graph by itself and
+joins them. Times are the best of interleaved rounds; the ratio is what counts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -59,27 +60,34 @@ def best(forms: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, float
     return times
 
 
+def measure(source: GraphSource, rounds: int) -> Iterator[dict[str, object]]:
+    """Seconds of both forms and their ratio for each case."""
+    count = len(source)
+    batch = source.fetch(np.arange(count))
+    parts = [source.fetch([i]) for i in range(count)]
+    for name, case in CASES.items():
+        views = GraphAugment(**case)  # type: ignore[arg-type]
+        forms: dict[str, Callable[[], Tensor]] = {
+            "batched": partial(loop, views, [batch]),
+            "loop": partial(loop, views, parts),
+        }
+        assert torch.equal(forms["batched"](), forms["loop"]())
+        times = best(forms, rounds)
+        yield {"graphs": count, "views": name, "ratio": round(times["loop"] / times["batched"], 1), **times}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--graphs", type=int, nargs="+", default=[16, 128, 512])
     parser.add_argument("--nodes", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print one JSON line for each case")
     options = parser.parse_args()
     for count in options.graphs:
-        source = random_graphs(count, options.nodes)
-        batch = source.fetch(np.arange(count))
-        parts = [source.fetch([i]) for i in range(count)]
-        for name, case in CASES.items():
-            views = GraphAugment(**case)  # type: ignore[arg-type]
-            forms = {
-                "batched": lambda views=views: views(batch, Draw(0, 0, batch.index))[0].x.x,
-                "loop": lambda views=views: loop(views, parts),
-            }
-            assert torch.equal(forms["batched"](), forms["loop"]())
-            times = best(forms, options.rounds)
-            row = {"graphs": count, "views": name, "ratio": round(times["loop"] / times["batched"], 1), **times}
-            plain = f"{count:>6} graphs  {name:<20} loop / batched = {row['ratio']:>6}"
+        for row in measure(random_graphs(count, options.nodes), options.rounds):
+            plain = f"{count:>6} graphs  {row['views']:<20} loop / batched = {row['ratio']:>6}"
             print(json.dumps(row) if options.json else plain, flush=True)
 
 

@@ -29,6 +29,7 @@ _WHERE = {
     "Run": "api",
     "LoadedEncoder": "encoders",
     "pretrain": "api",
+    "fork": "api",
     "evaluate": "api",
     "embed": "api",
     "load": "encoders",

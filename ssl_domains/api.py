@@ -91,6 +91,44 @@ def pretrain(
     return train(recipe, overrides, sections, run=run, resume=resume, plugin=plugin, progress=progress)
 
 
+def fork(
+    run: str | Path,
+    *overrides: str,
+    steps: int,
+    anneal: bool = False,
+    from_step: int | None = None,
+    out: str | Path | None = None,
+    plugin: Iterable[str | Path] = (),
+    progress: bool = True,
+) -> Run:
+    """Begins a new run with the whole state of a run's checkpoint; the old run is only read.
+
+    With ``anneal`` this is the infinite learning rate's way to a usable model at any time: the fork
+    is annealed and evaluated, the trunk goes on from its un-annealed state (arXiv 2503.02844). Without
+    it, the fork goes on at the same rate, for longer or, through ``data.*`` overrides, on other rows
+    with the same columns.
+
+    Args:
+        run: the trunk's run directory.
+        overrides: ``"section.key=value"``.
+        steps: steps to train beyond the checkpoint.
+        anneal: anneal over these steps; the trunk's schedule must be ``infinite``.
+        from_step: the checkpoint of this step; default the newest.
+        out: the new run directory; default ``runs/<run>-fork-<time>``.
+        plugin: your own Python files.
+        progress: show a progress bar.
+
+    Raises:
+        RunError: no such run or checkpoint, weights that do not fit, or a schedule that cannot anneal.
+    """
+    from ssl_domains.training import fork_run
+
+    return fork_run(
+        Path(run), overrides, steps=steps, anneal=anneal, from_step=from_step, run=out, plugin=plugin,
+        progress=progress,
+    )  # fmt: skip
+
+
 def evaluate(
     run: str | Path,
     *overrides: str,

@@ -19,7 +19,7 @@ from ssl_domains.recipe.schema import Recipe, to_plain
 from ssl_domains.trainer import checkpoint
 from ssl_domains.trainer.distributed import barrier, gather_objects, is_main
 from ssl_domains.trainer.files import write_text
-from ssl_domains.trainer.loop import FitResult, Trainer
+from ssl_domains.trainer.loop import FitResult, Fork, Trainer
 from ssl_domains.trainer.profile import Profile, profile
 from ssl_domains.trainer.run import RunDirectory, read_json
 from ssl_domains.trainer.setup import device_for
@@ -60,6 +60,48 @@ def train(
         return Run(path, checked.name)
     experiment.save_encoder(directory.encoder_path, encoder)
     return _finish(experiment, encoder, directory, result, progress)
+
+
+def fork_run(
+    path: Path,
+    overrides: Iterable[str],
+    *,
+    steps: int,
+    anneal: bool,
+    from_step: int | None,
+    run: str | Path | None,
+    plugin: Iterable[str | Path],
+    progress: bool,
+) -> Run:
+    """See :func:`ssl_domains.api.fork`."""
+    trunk = RunDirectory.open(path)
+    start = _checkpoint(trunk, from_step)
+    step = int(checkpoint.read_state(start)["progress"]["step"])
+    budget = [f"train.steps={step + steps}", "train.epochs=null", "train.samples=null"]
+    if anneal:
+        budget.append(f"schedule.anneal_steps={steps}")
+    checked = read_recipe(trunk.recipe_path, [*budget, *overrides], {}, plugin)
+    directory = RunDirectory(Path(run) if run is not None else default_run(f"{path.name}-fork"))
+    experiment = build(checked)
+    trainer = make_trainer(experiment, directory, progress)
+    _create(directory, experiment)
+    result = _fit(trainer, directory.path, resume=False, fork=Fork(start, anneal))
+    encoder = trainer.export_encoder()
+    experiment.save_encoder(directory.encoder_path, encoder)
+    return _finish(experiment, encoder, directory, result, progress)
+
+
+def _checkpoint(run: RunDirectory, step: int | None) -> Path:
+    """The newest intact checkpoint, or the one of a step."""
+    if step is None:
+        return run.latest()
+    for found in run.checkpoints():
+        if int(found.name.rsplit("-", 1)[1]) == step:
+            return found
+    kept = ", ".join(str(int(c.name.rsplit("-", 1)[1])) for c in run.checkpoints()) or "none"
+    raise RunError(
+        f"run {run.path} has no checkpoint of step {step}; it has: {kept} (train.keep says how many stay)"
+    )
 
 
 def _run_to_resume(recipe: RecipeLike, run: str | Path | None) -> Path:
@@ -125,10 +167,10 @@ def online_probe(experiment: Experiment) -> Callable[[Encoder, int], dict[str, f
     return probe
 
 
-def _fit(trainer: Trainer, path: Path, resume: bool) -> FitResult:
+def _fit(trainer: Trainer, path: Path, resume: bool, fork: Fork | None = None) -> FitResult:
     command = f"ssl-domains pretrain {shlex.quote(str(path))} --resume"
     try:
-        return trainer.fit(resume=resume)
+        return trainer.fit(resume=resume, fork=fork)
     except Interrupted as stop:
         text = f"interrupted after step {stop.step} and saved; go on with: {command}"
         raise KeyboardInterrupt(text) from None

@@ -55,6 +55,16 @@ class Source(Protocol):
         """Numbers about the data for ``inspect`` and the report (counts, types, missing ...)."""
 
 
+def pretrain_rows(source: Source) -> np.ndarray:
+    """``[n]`` int64: the rows that pretraining goes over.
+
+    ``source.pretrain_index`` where the source has one (all nodes of a transductive graph: their
+    features and edges are known, only labels are held out), else the train split.
+    """
+    rows = getattr(source, "pretrain_index", None)
+    return np.asarray(source.splits["train"] if rows is None else rows, dtype=np.int64)
+
+
 class Encoder(nn.Module):
     """Base of all encoders.
 

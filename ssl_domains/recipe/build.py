@@ -13,7 +13,7 @@ from torch import nn
 
 from ssl_domains.core import registry
 from ssl_domains.core.errors import DataError, RecipeError, UserError
-from ssl_domains.core.interfaces import Domain, Encoder, Masker, Source, Views
+from ssl_domains.core.interfaces import Domain, Encoder, Masker, Source, Views, pretrain_rows
 from ssl_domains.core.methods.base import Method
 from ssl_domains.core.objectives.base import Objective
 from ssl_domains.core.schedules import Schedule
@@ -167,20 +167,17 @@ def _encoder(recipe: Recipe, source: Source) -> Encoder:
 
 
 def _objective(recipe: Recipe, source: Source, encoder: Encoder) -> Objective | None:
-    n_train = len(source.splits["train"])
+    n_train = len(pretrain_rows(source))
     return _construct(
         recipe, "objective", spec=source.spec, width=_objective_width(recipe, encoder), n_samples=n_train
     )
 
 
 def _objective_width(recipe: Recipe, encoder: Encoder) -> int:
-    """Width of the vectors that reach the objective: prototypes, or the projector's, or the
-    encoder's."""
-    options = recipe.sections["method"].resolved
-    if options.get("prototypes"):
-        return int(options["prototypes"])
-    projector = options.get("projector")
-    return int(projector[-1]) if projector else encoder.width
+    """What the method says its objective's ``width`` is."""
+    method = recipe.sections["method"]
+    assert issubclass(method.cls, Method)
+    return method.cls.objective_width(encoder, method.resolved)
 
 
 def _method(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ssl_domains.core.batch import Batch, Output
 from ssl_domains.core.errors import RunError
-from ssl_domains.core.interfaces import Encoder, Source
+from ssl_domains.core.interfaces import Encoder, Source, pretrain_rows
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.random import Draw
 from ssl_domains.trainer import checkpoint, setup
@@ -63,12 +63,25 @@ class FitResult:
     checkpoint: Path | None = None
 
 
+@dataclass(frozen=True)
+class Fork:
+    """Where a new run takes its state from: weights, optimizer moments, schedule, step, memory.
+
+    Attributes:
+        checkpoint: of the other run, which is only read.
+        anneal: start the infinite schedule's annealing at once.
+    """
+
+    checkpoint: Path
+    anneal: bool = False
+
+
 class Trainer:
     """Trains a method on a source.
 
     Args:
         method: what to train.
-        source: its split "train" is used.
+        source: the rows of :func:`~ssl_domains.core.interfaces.pretrain_rows` are used.
         config: the recipe's ``train`` section.
         optimizer: default AdamW with its defaults.
         schedule: an object with ``apply(optimizer, step)`` (:mod:`ssl_domains.core.schedules`), or
@@ -99,7 +112,7 @@ class Trainer:
     ) -> None:
         self.method, self.source, self.config, self.run, self.probe = method, source, config, run, probe
         self.device = setup.device_for(config)
-        rows = source.splits["train"]
+        rows = pretrain_rows(source)
         self.budget: Budget = config.budget(len(rows), full_batch=source.full_batch, world_size=world_size())
         check_preconditions(method, self.budget.batch_size, len(rows))
         self.order = BatchOrder(
@@ -110,25 +123,25 @@ class Trainer:
         self.optimizer_config = optimizer or AdamW()
         makes = schedule is not None and not hasattr(schedule, "apply")
         self.schedule = schedule(total_steps=self.budget.total_steps) if makes else schedule
-        self.step = 0
+        self.step, self._ready = 0, False
         self._wanted, self._trackers = progress, trackers
-        self._ready = False
 
     # --- the loop ----------------------------------------------------------------------------
 
-    def fit(self, resume: bool = False) -> FitResult:
+    def fit(self, resume: bool = False, fork: Fork | None = None) -> FitResult:
         """Trains until the budget is used.
 
         Args:
             resume: go on from the newest intact checkpoint of ``run``, bit for bit; from the
                 start when it has none yet.
+            fork: begin a new run with the whole state of another run's checkpoint.
 
         Raises:
             Interrupted: Ctrl-C or SIGTERM; the run is saved.
             CollapseError: the guard stopped the run.
             RunError: nothing to resume from, or the disk is full.
         """
-        self.prepare(resume)
+        self.prepare(resume, fork)
         total, method = self.budget.total_steps, self.method
         stream = self.stream()
         with Interrupts() as interrupts, Display(total, self.step, self._wanted, is_main()) as display:
@@ -240,14 +253,14 @@ class Trainer:
 
     # --- before the loop -----------------------------------------------------------------------
 
-    def prepare(self, resume: bool = False) -> None:
+    def prepare(self, resume: bool = False, fork: Fork | None = None) -> None:
         """Device, hooks, wrapping, optimizers, and the checkpoint when resuming. :meth:`fit` calls it.
 
         Order on a resume: ``before_training`` and ``before_epoch`` run first, then the
         checkpoint is loaded over what they did. So what a hook computes from weights must be
         a buffer of the method.
         """
-        found = self._checkpoint_to_resume() if resume else None
+        found = fork.checkpoint if fork else self._checkpoint_to_resume() if resume else None
         setup.seed_everything(self.config.seed, self.config.deterministic)
         if not self._ready:
             self.method.to(self.device).train()
@@ -263,25 +276,38 @@ class Trainer:
         self._saved: Path | None = None
         self._owns_step = hasattr(self.method, "training_step")
         if found is not None:
-            self._restore(found)
+            self._restore(found, same_run=fork is None)
+        if fork is not None and fork.anneal:
+            self._start_annealing()
         self._schedule()
         folder = self.run.path if self.run is not None and is_main() else None
         self.metrics = MetricsLog(folder, self.step if resume else None, self._trackers if is_main() else ())
         self._began = self._logged = self._saved_at = time.monotonic()
         self._logged_step = self.step
+        if fork is not None:
+            self.save()  # from here on the new run resumes by itself
 
     def _checkpoint_to_resume(self) -> Path | None:
         if self.run is None:
             raise RunError("resume needs a run directory; give run=DIR")
         return self.run.latest() if self.run.checkpoints() else None
 
-    def _restore(self, path: Path) -> None:
+    def _start_annealing(self) -> None:
+        start = getattr(self.schedule, "start_annealing", None)
+        if start is None:
+            name = getattr(self.schedule, "registered_name", "constant")
+            raise RunError(
+                f"schedule {name!r} cannot be annealed on demand; train with schedule.name=infinite"
+            )
+        start(self.step)
+
+    def _restore(self, path: Path, same_run: bool = True) -> None:
         step = checkpoint.read_state(path)["progress"]["step"]
         self.method.before_epoch(self.source, self.order.position(step)[0])
         state = checkpoint.restore(path, self.method, self.optimizers)
         saved, own = state["progress"], self._identity()
         changed = [f"{key} was {saved[key]} and is {own[key]}" for key in own if saved[key] != own[key]]
-        if changed:
+        if changed and same_run:
             raise RunError(
                 f"{path} belongs to another run: {'; '.join(changed)}; resume with the recipe and data of "
                 "the run, or start from its weights with init_from"

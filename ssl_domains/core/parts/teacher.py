@@ -41,7 +41,8 @@ class Teacher(nn.Module):
         mine, theirs = list(self.module.parameters()), list(student.parameters())
         if len(mine) != len(theirs):
             raise ValueError("teacher and student have different parameters")
-        torch._foreach_lerp_([p.data for p in mine], [p.data for p in theirs], 1.0 - momentum)
+        if mine:  # a projector may be empty (BGRL)
+            torch._foreach_lerp_([p.data for p in mine], [p.data for p in theirs], 1.0 - momentum)
         if self.buffer_rule == "own":
             return
         for target, value in zip(self.module.buffers(), student.buffers(), strict=True):

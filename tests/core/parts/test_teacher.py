@@ -42,3 +42,8 @@ def test_output_has_no_gradient_and_architectures_must_match():
     assert not teacher(torch.randn(5, 3)).requires_grad
     with pytest.raises(ValueError, match="different parameters"):
         teacher.update(nn.Sequential(nn.Linear(3, 4)), 0.5)
+
+
+def test_a_teacher_of_a_module_without_parameters():
+    """BGRL has no projector: an empty one must not stop the update."""
+    Teacher(torch.nn.Sequential()).update(torch.nn.Sequential(), 0.9)

@@ -113,7 +113,7 @@ class Page:
         elif block.language == "bash":
             self.shell(block)
         elif block.language == "yaml":
-            from ssl_domains.recipe.schema import read_recipe
+            from ssl_domains.recipe.check import read_recipe
 
             read_recipe(yaml.safe_load(block.code))
         else:

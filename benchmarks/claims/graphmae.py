@@ -26,7 +26,7 @@ def recipe(remask: bool) -> dict:
         "optimizer": {"name": "adam", "lr": 1e-3, "weight_decay": 2e-4},
         "schedule": {"name": "warmup_cosine", "warmup": 0.0},
         "train": {"batch_size": "full", "epochs": 200, "on_collapse": "off"},
-        "evaluate": {"probes": ["linear", {"few_shot": {"shots": SHOTS}}]},
+        "evaluate": {"probes": ["linear", {"name": "few_shot", "shots": SHOTS}]},
     }
 
 

@@ -23,7 +23,7 @@ def recipe(lambda_: float, lr: float) -> dict:
         "optimizer": {"name": "adamw", "lr": lr, "weight_decay": 1e-5},
         "schedule": {"name": "warmup_cosine", "warmup": 0.05},
         "train": {"batch_size": 512, "epochs": 8, "on_collapse": "off"},
-        "evaluate": {"probes": [{"few_shot": {"shots": SHOTS}}]},
+        "evaluate": {"probes": [{"name": "few_shot", "shots": SHOTS}]},
     }
 
 

@@ -26,7 +26,7 @@ def recipe(file: str, label: str) -> dict:
         "optimizer": {"name": "adamw", "lr": 3.66e-4, "weight_decay": 0.0},
         "schedule": {"name": "warmup_cosine", "warmup": 0.033},
         "train": {"batch_size": 512, "epochs": 60, "clip_value": 1.0, "on_collapse": "off"},
-        "evaluate": {"probes": [{"few_shot": {"shots": n}} for n in SHOTS]},
+        "evaluate": {"probes": [{"name": "few_shot", "shots": n} for n in SHOTS]},
     }
 
 

@@ -32,7 +32,7 @@ class LoadedEncoder:
     @property
     def width(self) -> int:
         """D of the embeddings."""
-        return self.encoder.width
+        return self.encoder.pooled_width
 
     def source(self, data: Any = None, **options: Any) -> Source:
         """Opens new raw data with the fitted preprocessing (no label needed).

@@ -67,7 +67,7 @@ def extract(
         if where.type == "cuda":
             torch.cuda.synchronize(where)
     if out is None:
-        return np.empty((0, int(encoder.width)), dtype=np.float32)
+        return np.empty((0, int(encoder.pooled_width)), dtype=np.float32)
     return out.numpy()
 
 

@@ -123,8 +123,8 @@ class _Run:
         self.encoder = copy.deepcopy(encoder).float().to(where)
         for parameter in self.encoder.parameters():
             parameter.requires_grad_(True)
-        head = nn.Linear(int(encoder.width), self.targets.width)
-        self.head = nn.Sequential(nn.BatchNorm1d(int(encoder.width), affine=False), head).to(where)
+        head = nn.Linear(int(encoder.pooled_width), self.targets.width)
+        self.head = nn.Sequential(nn.BatchNorm1d(int(encoder.pooled_width), affine=False), head).to(where)
         self.optimizer = torch.optim.AdamW(self._groups(), lr=options.lr)
 
     def _groups(self) -> list[dict[str, object]]:

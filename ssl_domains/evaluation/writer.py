@@ -63,7 +63,7 @@ def embed_to_file(
     with _whole_or_nothing(path) as partial:
         embedded = stream(encoder, source, indices, batch_size=batch_size, device=device)
         chunks = _chunks(embedded, source, len(indices), progress)
-        write(partial, chunks, len(indices), int(encoder.width), layout)
+        write(partial, chunks, len(indices), int(encoder.pooled_width), layout)
     return path
 
 

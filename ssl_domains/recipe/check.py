@@ -228,7 +228,7 @@ class Checker:
         known = self._names(key)
         if key == "encoder" and self.domain_class is None:
             return  # the domain's own problem is reported already
-        foreign = isinstance(name, str) and "." in name
+        foreign = isinstance(name, str) and any(sign in name for sign in ".:(/")
         advice = "; a recipe names registered classes only, a file of your own is loaded by --plugin FILE"
         near = nearest(name, known)
         self.add(

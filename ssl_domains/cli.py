@@ -47,10 +47,12 @@ def pretrain(
     Overrides are section.key=value; run=DIR is the run directory (default runs/<recipe>-<time>).
     """
     from ssl_domains import api, render
+    from ssl_domains.trainer.distributed import is_main
 
     run, rest = _take(overrides, "run")
     result = api.pretrain(recipe, *rest, run=run, resume=resume, plugin=plugin, progress=not quiet)
-    render.run(result)
+    if is_main():
+        render.run(result)
     if check and result.missed:
         raise UserError("expect is not met: " + "; ".join(result.missed))
 

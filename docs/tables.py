@@ -58,7 +58,7 @@ def domains() -> str:
     for name in own_names("domain"):
         cls = registry.get("domain", name)
         of = {
-            kind: [n for n in own_names(kind) if registry.get(kind, n).__module__.startswith(f"ssl_domains.{name}.")]
+            kind: [n for n in own_names(kind) if registry.get(kind, n).__module__.split(".")[1] == name]
             for kind in ("encoder", "views")
         }
         recipes = [r.name for r in list_recipes() if r.name.startswith(f"{name}/")]
@@ -70,13 +70,19 @@ def domains() -> str:
 
 def names(kind: str) -> str:
     """Registered names with the first sentence of their docstrings."""
-    return markdown(["name", "what it is"], [[f"`{n}`", headline(registry.get(kind, n))] for n in own_names(kind)])
+    rows = [[f"`{name}`", headline(registry.get(kind, name))] for name in own_names(kind)]
+    return markdown(["name", "what it is"], rows)
 
 
 def recipes(domain: str = "") -> str:
     """Shipped recipes, all or of one domain."""
-    rows = [[f"`{r.name}`", r.summary] for r in list_recipes() if r.name.startswith(f"{domain}/" if domain else "")]
-    return markdown(["recipe", "what it is"], rows)
+    found = [r for r in list_recipes() if r.name.startswith(f"{domain}/" if domain else "")]
+    return markdown(["recipe", "what it is"], [[f"`{r.name}`", whole(r.summary)] for r in found])
+
+
+def whole(summary: str) -> str:
+    """A first comment line that ends in mid-sentence, cut back to its last whole clause."""
+    return summary if not summary.endswith(",") else re.split(r"[;,][^;]*$", summary)[0].rstrip(";, ")
 
 
 def options(target: str) -> str:

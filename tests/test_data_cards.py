@@ -31,14 +31,14 @@ def data_folder() -> Path:
 
 
 def arguments(facts: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of the domain's ``open``; skips where the data are not there, saying how to get them."""
+    """Keyword arguments of the domain's ``open``; skips, with the command, where the data are not there."""
     package = facts.get("package")
     if package and importlib.util.find_spec(package) is None:
         pytest.skip(f"wants the package {package}: pip install {package}")
     if "open" not in facts:
         given = {"source": facts["source"]}
-        given |= {key: facts[key] for key in ("label", "exclude") if facts.get(key) and facts["domain"] == "tabular"}
-        return given
+        said = ("label", "exclude") if facts["domain"] == "tabular" else ()
+        return given | {key: facts[key] for key in said if facts.get(key)}
     given = dict(facts["open"])
     for key in ("source", "nodes", "edges"):
         if key in given and "://" not in given[key] and "fetch" in facts:
@@ -58,13 +58,13 @@ def test_front_matter_is_complete(card: Path) -> None:
     assert facts["domain"] in ("tabular", "graph")
     assert facts["task"] in ("classification", "regression", "multilabel")
     assert "rows" in facts or "nodes" in facts, f"{card.name} gives neither rows nor nodes"
-    assert "columns" in facts or "sha256" in facts or "features" in facts, f"{card.name} has no schema or checksum"
+    assert {"columns", "sha256"} & set(facts), f"{card.name} has no schema or checksum"
     problems = re.search(r"^## Known problems\n+((?:- .+|  .+|\n)+)", body, re.MULTILINE)
     assert problems, f"{card.name} has no list under '## Known problems'"
 
 
 def samples(facts: dict[str, Any]) -> tuple[int, bool]:
-    """Number of samples, and whether the card means it exactly (``20190``) or not (``about 3,900 functions``)."""
+    """Number of samples, and whether that is exact (``20190``) or not (``about 3,900 functions``)."""
     given = facts.get("rows") or facts.get("graphs") or facts.get("nodes")
     if isinstance(given, int):
         return given, True

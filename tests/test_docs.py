@@ -3,7 +3,8 @@
 In ``README.md`` and ``docs/*.md``
 
 - every ```` ```python ```` block runs, in order, in one namespace a page and one folder a page;
-- ``<!-- file: NAME -->`` before a block writes it as a file into that folder, ``<!-- file+: NAME -->`` adds to it;
+- ``<!-- file: NAME -->`` before a block writes it as a file into that folder, ``<!-- file+: NAME -->``
+  adds to that file;
 - ``<!-- test -->`` before a ``bash`` block runs its ``ssl-domains`` lines (``pretrain`` with few steps);
   ``<!-- test: exit 2 -->`` expects that exit code, ``<!-- test: steps 300 -->`` takes so many steps;
 - ``<!-- output -->`` before a block says what the command before it must have printed, line by line;
@@ -40,8 +41,10 @@ BLOCK = re.compile(
     r"(?:^<!-- (?P<note>(?:file|test|output)[^>]*?) -->\n)?^```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^```",
     re.DOTALL | re.MULTILINE,
 )
-SMALL = ["train.steps=6", "train.batch_size=64", "train.log_every=2", "evaluate.seeds=1", "evaluate.max_rows=100",
-         "evaluate.map_rows=30", "evaluate.diagnostic_rows=100"]  # fmt: skip
+SMALL = [
+    *("train.steps=6", "train.batch_size=64", "train.log_every=2"),
+    *("evaluate.seeds=1", "evaluate.max_rows=100", "evaluate.map_rows=30", "evaluate.diagnostic_rows=100"),
+]
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,7 @@ def test_readme_names_every_domain_and_method() -> None:
     from ssl_domains import api
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = {m for m in re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)}
+    rows = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
     tables = tables_module()
     wanted = {*tables.own_names("domain"), *tables.own_names("method")}
     assert rows == wanted

@@ -58,7 +58,7 @@ class MixedReconstruction(Objective):
         Args:
             prediction: ``[M, H]`` latents.
             target: ``[M, 2]`` value (a number, NaN when missing, or a code, 0 when missing) and
-                column number, as :meth:`FTTransformer.targets` gives them.
+                column number, as :meth:`TableEncoder.targets` gives them.
         """
         column = target[:, 1].to(torch.int64)
         errors, counted = self._numbers(prediction, target[:, 0], column)

@@ -7,7 +7,8 @@ from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.layout import Set
 from ssl_domains.core.masking import DisjointSubsets, RandomMask
 from ssl_domains.core.random import Draw
-from ssl_domains.tabular.encoders import ColumnPredictor, FTTransformer
+from ssl_domains.tabular.encoders import FTTransformer
+from ssl_domains.tabular.predictors import ColumnPredictor
 from ssl_domains.tabular.spec import ColumnSpec, TableSpec
 
 B = 5
@@ -120,7 +121,7 @@ def test_context_equals_encoding_the_subset(spec, x):
     """Dropping tokens before the blocks, by hand for one row."""
     net, mask = small(spec), disjoint()
     row, context = 3, mask.context[3]
-    axis = net._axis(x)[row : row + 1, torch.cat([torch.tensor([0]), context + 1])]
+    axis = net._axis(net.tokens(x))[row : row + 1, torch.cat([torch.tensor([0]), context + 1])]
     want = net.trunk(axis)[-1][0, 1:]
     torch.testing.assert_close(net(x, mask).tokens.values[row], want)
     flat = small(spec, pooled="flatten")(x, mask).pooled.view(B, 8, 16)
@@ -131,7 +132,7 @@ def test_context_equals_encoding_the_subset(spec, x):
 
 def test_maskable_register_is_the_released_index_behaviour(spec, x):
     net = small(spec, maskable_register=True)
-    axis_out = net.trunk(net._axis(x))[-1]
+    axis_out = net.trunk(net._axis(net.tokens(x)))[-1]
     torch.testing.assert_close(net(x).tokens.values, axis_out[:, :7])  # [REG], columns 0..5
     mask = disjoint()
     seen = net(x, mask).tokens.values

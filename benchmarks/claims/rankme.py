@@ -6,7 +6,7 @@ from scipy import stats
 
 from benchmarks.claims.common import Result, data_root, interval, pretrained
 
-LAMBDAS = (0.0, 0.0005, 0.002, 0.005, 0.02, 0.1, 1.0)
+LAMBDAS = (0.0, 0.001, 0.005, 0.02, 0.1, 1.0)
 RATES = (3e-4, 3e-3)
 SHOTS = 20
 

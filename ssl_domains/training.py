@@ -17,7 +17,7 @@ from ssl_domains.recipe.build import Experiment, build
 from ssl_domains.recipe.check import read_recipe
 from ssl_domains.recipe.schema import Recipe, to_plain
 from ssl_domains.trainer import checkpoint
-from ssl_domains.trainer.distributed import barrier, gather_objects, is_main
+from ssl_domains.trainer.distributed import barrier, from_main, is_main
 from ssl_domains.trainer.files import write_text
 from ssl_domains.trainer.loop import FitResult, Fork, Trainer
 from ssl_domains.trainer.profile import Profile, profile
@@ -45,7 +45,7 @@ def train(
         recipe = RunDirectory.open(run).recipe_path
     checked = read_recipe(recipe, overrides, sections, plugin)
     device_for(checked.train)  # joins the other processes, when there are some
-    path = gather_objects(Path(run) if run is not None else default_run(checked.name))[0]
+    path = from_main(Path(run) if run is not None else default_run(checked.name))
     experiment = build(checked)
     if checked.init_from is not None and not resume:
         checkpoint.init_from(experiment.method, checked.init_from)

@@ -12,8 +12,8 @@ from torch import Tensor
 from ssl_domains.core.collectives import rank, world_size
 
 __all__ = [
-    "agree", "barrier", "cut_share", "distribute_like", "full_tensor", "gather_objects", "is_main",
-    "mean_over_processes", "rank", "world_size",
+    "agree", "barrier", "cut_share", "distribute_like", "from_main", "full_tensor", "gather_objects",
+    "is_main", "mean_over_processes", "rank", "world_size",
 ]  # fmt: skip
 
 
@@ -59,6 +59,15 @@ def gather_objects(value: Any) -> list[Any]:
     found: list[Any] = [None] * world_size()
     dist.gather_object(value, found if is_main() else None, dst=0)
     return found if is_main() else []
+
+
+def from_main(value: Any) -> Any:
+    """The main process's value, on every process."""
+    if world_size() == 1:
+        return value
+    found = [value]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def full_tensor(value: Tensor) -> Tensor:

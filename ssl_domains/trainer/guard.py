@@ -21,7 +21,7 @@ from ssl_domains.core.methods.base import Method
 from ssl_domains.trainer.config import TrainConfig
 from ssl_domains.trainer.distributed import agree, is_main
 from ssl_domains.trainer.files import write_text
-from ssl_domains.trainer.guard_text import sentence_for_loss, sentence_for_stage
+from ssl_domains.trainer.guard_text import sentence_for_loss, sentence_for_outputs, sentence_for_stage
 from ssl_domains.trainer.loader import BatchOrder
 from ssl_domains.trainer.run import RunDirectory
 
@@ -29,6 +29,9 @@ ROWS, RANK_ROWS = 1024, 256
 """Rows of a stage that are looked at, and rows of them that the rank is taken from."""
 PATIENCE = 3
 """Looks in a row that must agree before the guard speaks."""
+LONG_PATIENCE = 10
+"""The same for a loss that is no better than a constant prediction: learning may begin slowly."""
+_HIDDEN_KEYS = ("directions", "copies", "width", "rows")
 
 
 class GuardWarning(UserWarning):
@@ -60,24 +63,33 @@ class Guard:
     """Measures stages every ``train.guard_every`` steps and judges them after the warm-up.
 
     It judges against what it saw first in the run, so that a narrow but healthy network stays
-    unremarked; a state must last for three looks in a row.
+    unremarked; a state must last for three looks in a row. One collapse shows in several places
+    (projector, then encoder, then loss), so while a finding stands no other is spoken, but for
+    one that is worse than standing units.
 
     Args:
         config: reads ``guard_every``, ``guard_warmup``, ``on_collapse``.
         total_steps: of the run.
         run: where findings and a NaN step are written; None: nowhere.
+        remedies: :meth:`Method.remedies` of the method, asked when the guard speaks.
     """
 
-    def __init__(self, config: TrainConfig, total_steps: int, run: RunDirectory | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        total_steps: int,
+        run: RunDirectory | None = None,
+        remedies: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.every = 0 if config.on_collapse == "off" else config.guard_every
         self.warmup = total_steps // 10 if config.guard_warmup is None else config.guard_warmup
-        self.action, self.seed, self.run = config.on_collapse, config.seed, run
+        self.action, self.seed, self.run, self.remedies = config.on_collapse, config.seed, run, remedies
         self.findings: list[str] = []
         self.encoder_rank: float | None = None
         self._first: dict[str, dict[str, float]] = {}
         self._since: dict[str, int] = {}
         self._count: dict[str, int] = {}
-        self._said: list[str] = []
+        self._said: dict[str, str] = {}
         self._new: list[str] = []
 
     def due(self, step: int) -> bool:
@@ -91,16 +103,19 @@ class Guard:
             ``guard/<stage>/{std, variance, rank, cosine, dead}`` for the metrics.
         """
         row: dict[str, float] = {}
+        narrower, flat = False, self._nearly_uniform(output)
         for stage, values in output.stages.items():
             found = measure(values)
             if not found:
                 continue
-            row |= {f"guard/{stage}/{k}": v for k, v in found.items() if k not in ("directions", "width")}
+            row |= {f"guard/{stage}/{k}": v for k, v in found.items() if k not in _HIDDEN_KEYS}
             first = self._first.setdefault(stage, found)
-            sentence = partial(sentence_for_stage, stage, found)
+            narrower |= 1 - found["cosine"] < 0.1 * (1 - first["cosine"])
+            sentence = partial(sentence_for_stage, stage, found, "uniform" if flat else None)
             self._note(step, stage, judge_stage(found, first), sentence)
         self.encoder_rank = row.get("guard/encoder/rank", self.encoder_rank)
-        self._look_at_loss(step, output)
+        self._look_at_loss(step, output, narrower)
+        self._look_at_parts(step, output)
         return row
 
     def judge(self, say: Callable[[str], None]) -> None:
@@ -149,19 +164,39 @@ class Guard:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """What :meth:`state_dict` gave."""
         self._first, self._since = dict(state["first"]), dict(state["since"])
-        self._count, self._said = dict(state["count"]), list(state["said"])
+        self._count, self._said = dict(state["count"]), dict(state["said"])
         self.findings, self.encoder_rank = list(state["findings"]), state["rank"]
 
-    def _look_at_loss(self, step: int, output: Output) -> None:
+    @staticmethod
+    def _nearly_uniform(output: Output) -> bool:
+        """A stage that collapses while the loss comes to its uniform value has the cause of that."""
+        uniform = output.trivial.get("uniform")
+        return uniform is not None and abs(float(output.loss.detach()) - uniform) <= 0.02 * abs(uniform)
+
+    def _look_at_loss(self, step: int, output: Output, narrower: bool) -> None:
         loss = float(output.loss.detach())
         start = self._first.setdefault("loss", {"value": loss})["value"]
-        stages = list(output.stages)
         for name, value in output.trivial.items():
             near = abs(loss - value) <= 1e-3 * (abs(value) if abs(value) > 1e-6 else abs(start))
-            kind = name if near else None
-            self._note(step, f"loss/{name}", kind, partial(sentence_for_loss, value, stages))
+            if name == "constant" and value <= 0:
+                near &= narrower  # the loss's lowest value, which a perfect network reaches as well
+            self._note(step, f"loss/{name}", name if near else None, partial(sentence_for_loss, value))
 
-    def _note(self, step: int, key: str, kind: str | None, sentence: Callable[[str, int], str]) -> None:
+    def _look_at_parts(self, step: int, output: Output) -> None:
+        """What the objective measured in this batch: the error of a constant, outputs in use."""
+        if "constant_prediction" in output.parts and "teacher" not in output.stages:  # else it moves
+            value = float(output.parts["constant_prediction"])
+            kind = "constant_prediction" if float(output.loss.detach()) >= 0.999 * value else None
+            self._note(step, "loss/mean", kind, partial(sentence_for_loss, value), LONG_PATIENCE)
+        if "used_outputs" in output.parts:
+            used = float(output.parts["used_outputs"])
+            first = self._first.setdefault("outputs", {"used": used})["used"]
+            kind = "constant" if used < 1.1 or (used < 1.5 and used < 0.5 * first) else None
+            self._note(step, "outputs", kind, partial(sentence_for_outputs, used))
+
+    def _note(
+        self, step: int, key: str, kind: str | None, sentence: Callable[..., str], patience: int = PATIENCE
+    ) -> None:
         """Counts how long a state has lasted; a new finding when it is long enough."""
         if kind is None or step <= self.warmup:
             self._count[key] = 0
@@ -169,9 +204,12 @@ class Guard:
         if not self._count.get(key):
             self._since[key] = step
         self._count[key] = self._count.get(key, 0) + 1
-        if self._count[key] >= PATIENCE and key not in self._said:
-            self._said.append(key)
-            self._new.append(sentence(kind, step - self._since[key]))
+        if self._count[key] < patience or key in self._said:
+            return
+        standing = {said for at, said in self._said.items() if self._count.get(at)}
+        if standing <= ({"dead"} if kind != "dead" else set()):
+            self._said[key] = kind
+            self._new.append(sentence(self.remedies(), kind, step - self._since[key]))
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         if self.run is not None and is_main():
@@ -191,7 +229,8 @@ def measure(values: Tensor) -> dict[str, float]:
         directions that are spread out, 0 when all are the same. ``variance``: mean variance of the
         columns. ``rank``: RankMe of up to 256 rows. ``cosine``: mean over pairs of rows. ``dead``: share
         of columns that hardly vary. ``directions``: participation ratio of the covariance's
-        eigenvalues, 1 when all rows lie on a line. ``width``: D.
+        eigenvalues, 1 when all rows lie on a line. ``copies``: mean squared correlation of two
+        columns, 1 when they are copies up to scale, sign and offset. ``width``: D. ``rows``: N.
     """
     z = values.flatten(1) if values.dim() > 2 else values
     if z.dim() != 2 or z.shape[0] < 4 or z.shape[1] < 2 or not z.is_floating_point():
@@ -206,12 +245,16 @@ def measure(values: Tensor) -> dict[str, float]:
     dead = (variance.sqrt() <= 1e-3 * z.square().mean().sqrt()).float().mean()
     few = z[_sample(n, RANK_ROWS, z.device)]
     centred = few - few.mean(dim=0)
-    gram = [(m @ m.T if len(m) < width else m.T @ m).double().cpu() for m in (few, centred)]
-    directions = gram[1].trace().square() / gram[1].square().sum().clamp_min(1e-30)
-    numbers = torch.stack([spread.sqrt().mean() * math.sqrt(width), variance.mean(), cosine, dead]).tolist()
-    rank = rankme_of_spectrum(singular_values_of_gram(gram[0], min(few.shape)))
-    found = dict(zip(("std", "variance", "cosine", "dead"), numbers, strict=True))
-    return found | {"rank": rank, "directions": float(directions), "width": float(width)}
+    alike = F.normalize(centred, dim=0)  # columns of unit length: products of them are correlations
+    gram, *others = (m @ m.T if len(m) < width else m.T @ m for m in (few, centred, alike))
+    (spaced, squares), (columns, correlations) = ((g.trace(), g.square().sum()) for g in others)
+    directions = spaced.square() / squares.clamp_min(1e-30)
+    copies = (correlations - columns) / (columns * (columns - 1)).clamp_min(1.0)
+    mean_std = spread.sqrt().mean() * math.sqrt(width)
+    numbers = torch.stack([mean_std, variance.mean(), cosine, dead, directions, copies]).tolist()
+    found = dict(zip(("std", "variance", "cosine", "dead", "directions", "copies"), numbers, strict=True))
+    rank = rankme_of_spectrum(singular_values_of_gram(gram.double().cpu(), min(few.shape)))
+    return found | {"rank": rank, "width": float(width), "rows": float(n)}
 
 
 def _sample(n: int, limit: int, device: torch.device) -> Tensor:
@@ -235,7 +278,10 @@ def judge_stage(now: Mapping[str, float], first: Mapping[str, float]) -> str | N
         return "point"
     if now["dead"] == 1.0:
         return "point"
-    narrow = now["directions"] < 1.1 and now["rank"] < 2
-    if narrow and now["width"] >= 4 and (now["rank"] < 0.5 * first["rank"] or now["rank"] < 1.02):
-        return "line"
+    if now["width"] >= 4 and now["rows"] >= 8:
+        narrow = now["directions"] < 1.1 and now["rank"] < 2
+        if narrow and (now["rank"] < 0.5 * first["rank"] or now["rank"] < 1.02):
+            return "line"
+        if now["copies"] > 0.85 and first["copies"] < 0.5:
+            return "line"
     return "dead" if now["dead"] > 0.9 and first["dead"] < 0.5 else None

@@ -22,11 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from ssl_domains.core.batch import Batch, Output
-from ssl_domains.core.errors import RunError
 from ssl_domains.core.interfaces import Encoder, Source, pretrain_rows
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.random import Draw
-from ssl_domains.trainer import checkpoint, setup
+from ssl_domains.trainer import saving, setup
 from ssl_domains.trainer.config import Budget, TrainConfig
 from ssl_domains.trainer.display import Display
 from ssl_domains.trainer.distributed import agree, full_tensor, is_main, rank, world_size
@@ -92,6 +91,11 @@ class Trainer:
             disturb the run's.
         progress: False: print nothing.
         trackers: ``tensorboard``, ``wandb``: also send the metrics there.
+
+    Attributes:
+        step: optimizer steps done.
+        before: seconds of the earlier parts of a resumed run.
+        saved: the newest checkpoint, once there is one.
 
     Raises:
         UserError: method, objective, batch and data do not fit together; all reasons at once.
@@ -260,7 +264,7 @@ class Trainer:
         checkpoint is loaded over what they did. So what a hook computes from weights must be
         a buffer of the method.
         """
-        found = fork.checkpoint if fork else self._checkpoint_to_resume() if resume else None
+        found = fork.checkpoint if fork else saving.to_resume(self.run) if resume else None
         setup.seed_everything(self.config.seed, self.config.deterministic)
         if not self._ready:
             self.method.to(self.device).train()
@@ -271,14 +275,15 @@ class Trainer:
             self._ready = True
         self.optimizers = setup.make_optimizers(self.method, self.optimizer_config, self.budget.batch_size)
         self.scaler = torch.amp.GradScaler(self.device.type) if self.config.precision == "fp16" else None
-        self.meter, self.guard = Meter(), Guard(self.config, self.budget.total_steps, self.run)
-        self.step, self._seconds, self._waited = 0, 0.0, 0.0
-        self._saved: Path | None = None
+        self.meter = Meter()
+        self.guard = Guard(self.config, self.budget.total_steps, self.run, self.method.remedies)
+        self.step, self.before, self._waited = 0, 0.0, 0.0
+        self.saved: Path | None = None
         self._owns_step = hasattr(self.method, "training_step")
         if found is not None:
-            self._restore(found, same_run=fork is None)
+            saving.restore(self, found, same_run=fork is None)
         if fork is not None and fork.anneal:
-            self._start_annealing()
+            saving.start_annealing(self)
         self._schedule()
         folder = self.run.path if self.run is not None and is_main() else None
         self.metrics = MetricsLog(folder, self.step if resume else None, self._trackers if is_main() else ())
@@ -286,44 +291,6 @@ class Trainer:
         self._logged_step = self.step
         if fork is not None:
             self.save()  # from here on the new run resumes by itself
-
-    def _checkpoint_to_resume(self) -> Path | None:
-        if self.run is None:
-            raise RunError("resume needs a run directory; give run=DIR")
-        return self.run.latest() if self.run.checkpoints() else None
-
-    def _start_annealing(self) -> None:
-        start = getattr(self.schedule, "start_annealing", None)
-        if start is None:
-            name = getattr(self.schedule, "registered_name", "constant")
-            raise RunError(
-                f"schedule {name!r} cannot be annealed on demand; train with schedule.name=infinite"
-            )
-        start(self.step)
-
-    def _restore(self, path: Path, same_run: bool = True) -> None:
-        step = checkpoint.read_state(path)["progress"]["step"]
-        self.method.before_epoch(self.source, self.order.position(step)[0])
-        state = checkpoint.restore(path, self.method, self.optimizers)
-        saved, own = state["progress"], self._identity()
-        changed = [f"{key} was {saved[key]} and is {own[key]}" for key in own if saved[key] != own[key]]
-        if changed and same_run:
-            raise RunError(
-                f"{path} belongs to another run: {'; '.join(changed)}; resume with the recipe and data of "
-                "the run, or start from its weights with init_from"
-            )
-        self.step, self._seconds, self._saved = step, saved["seconds"], path
-        self.meter.load_state_dict(state["meter"], self.device)
-        self.guard.load_state_dict(state["guard"])
-        if self.schedule is not None and state["schedule"]:
-            self.schedule.load_state_dict(state["schedule"])
-        if self.scaler is not None:
-            self.scaler.load_state_dict(state["scaler"])
-
-    def _identity(self) -> dict[str, Any]:
-        """What must not change between two parts of a run."""
-        rows, batch = len(self.order.rows), self.budget.batch_size
-        return {"seed": self.config.seed, "training rows": rows, "batch_size": batch}
 
     # --- after a step --------------------------------------------------------------------------
 
@@ -341,7 +308,7 @@ class Trainer:
         took = max(now - self._logged, 1e-9)
         done = (self.step - self._logged_step) * self.budget.batch_size
         row |= {
-            "time/seconds": self._seconds + now - self._began,
+            "time/seconds": self.seconds(),
             "time/samples_per_second": done / took,
             "time/data_wait": self._waited / took,
         }
@@ -362,7 +329,7 @@ class Trainer:
         ago = self.meter.first_bad() if self.config.on_collapse != "off" and self.scaler is None else None
         if agree([ago is not None], self.device)[0]:
             step = self.step - 1 - ((ago or 1) - 1) // self.config.accumulate
-            self.guard.not_finite(step, self.order, self._saved)
+            self.guard.not_finite(step, self.order, self.saved)
 
     def _probe_due(self) -> bool:
         if self.probe is None or not self.config.probe_every:
@@ -394,26 +361,17 @@ class Trainer:
         if self.run is None:
             return None
         self._check_finite()
-        seconds = self._seconds + time.monotonic() - self._began
-        epoch, number = self.order.position(self.step)
-        position = {"step": self.step, "epoch": epoch, "batch": number, "seconds": seconds}
-        state = {
-            "progress": position | {"samples": self.order.samples(self.step)} | self._identity(),
-            "schedule": self.schedule.state_dict() if hasattr(self.schedule, "state_dict") else {},
-            "meter": self.meter.state_dict(),
-            "guard": self.guard.state_dict(),
-            "scaler": self.scaler.state_dict() if self.scaler is not None else {},
-        }
-        self._saved = checkpoint.save_checkpoint(
-            self.run, self.method, self.optimizers, state, keep=self.config.keep
-        )
+        self.saved = saving.save(self, self.run)
         self._saved_at = time.monotonic()
-        return self._saved
+        return self.saved
 
     def _result(self) -> FitResult:
-        seconds = self._seconds + time.monotonic() - self._began
-        found, rows = list(self.guard.findings), self.metrics.rows
-        return FitResult(self.step, self.order.samples(self.step), seconds, rows, found, self._saved)
+        samples, found = self.order.samples(self.step), list(self.guard.findings)
+        return FitResult(self.step, samples, self.seconds(), self.metrics.rows, found, self.saved)
+
+    def seconds(self) -> float:
+        """Time in the loop so far, earlier parts of a resumed run included."""
+        return self.before + time.monotonic() - self._began
 
     # --- the encoder ---------------------------------------------------------------------------
 

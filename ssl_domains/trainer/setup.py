@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,8 @@ def device_for(config: TrainConfig) -> torch.device:
     ``torchrun`` started several.
 
     Raises:
-        UserError: the wanted device is not there, or cannot do the wanted precision.
+        UserError: the wanted device is not there, cannot do the wanted precision, or
+            ``accelerate launch --cpu`` started one process where several were asked for.
     """
     name = config.device
     if name == "auto":
@@ -40,11 +42,30 @@ def device_for(config: TrainConfig) -> torch.device:
         raise UserError(f"train.device is {name}, but torch sees none here; set it to auto or cpu")
     if config.precision == "fp16" and (name != "cuda" or config.fsdp):
         raise UserError("train.precision fp16 needs a CUDA device without fsdp; use bf16")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or dist.is_initialized():
+    wanted = _processes_wanted()
+    if wanted is None:
+        raise UserError(
+            "accelerate launch --cpu starts a single process, however many are asked for; use "
+            "accelerate launch --multi_gpu --num_processes N (with train.device=cpu it needs no GPU)"
+        )
+    if wanted > 1 or dist.is_initialized():
         from accelerate import PartialState
 
         return PartialState(cpu=name == "cpu").device
     return torch.device(name)
+
+
+def _processes_wanted() -> int | None:
+    """How many processes the launcher started; None when it dropped some.
+
+    ``accelerate launch --cpu --num_processes N`` without MPI sets an address to meet at, but
+    starts one process and says nothing.
+    """
+    names = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+    found = [int(os.environ[name]) for name in names if name in os.environ]
+    if not found and "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ:
+        return None
+    return max(found, default=1)
 
 
 def seed_everything(seed: int, deterministic: bool) -> None:
@@ -87,7 +108,10 @@ def wrap(method: nn.Module, fsdp: bool) -> nn.Module:
         trainable = any(p.requires_grad for p in method.parameters())
         if not trainable:
             return method
-        return DistributedDataParallel(method, find_unused_parameters=True, broadcast_buffers=False)
+        known = inspect.signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {name: False}
+        return DistributedDataParallel(method, find_unused_parameters=True, **options)
     return shard(method)
 
 

@@ -11,12 +11,25 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_domains.core.batch import View
+from ssl_domains.core.batch import Batch, Output, View
 from ssl_domains.core.interfaces import Views
+from ssl_domains.core.methods.base import Method
+from ssl_domains.core.methods.cluster_prediction import ClusterPrediction
 from ssl_domains.core.methods.joint_embedding import JointEmbedding
 from ssl_domains.core.methods.momentum_contrast import MomentumContrast
-from ssl_domains.core.objectives.contrastive import InfoNCE, MoCo
-from ssl_domains.core.objectives.redundancy import BarlowTwins
+from ssl_domains.core.methods.self_distillation import SelfDistillation
+from ssl_domains.core.objectives.clustering import SwAV
+from ssl_domains.core.objectives.contrastive import CLIP, InfoNCE, MoCo, NTXent
+from ssl_domains.core.objectives.distillation import TeacherCrossEntropy
+from ssl_domains.core.objectives.redundancy import BarlowTwins, VICReg
+from ssl_domains.core.objectives.regression import (
+    CosineRegression,
+    MaskedL1,
+    MaskedMSE,
+    MaskedSmoothL1,
+    ScaledCosineError,
+)
+from ssl_domains.core.random import Draw
 from ssl_domains.core.testing import run_processes
 from ssl_domains.trainer import files
 from ssl_domains.trainer.config import TrainConfig
@@ -47,16 +60,79 @@ class Noise(Views):
         return [View(batch.x + self.scale * draw.normal(batch.x.shape[1]).double()) for _ in range(2)]
 
 
-def build(toy: Any, name: str) -> torch.nn.Module:
+class Unequal(Method):
+    """Predicts hidden columns; a sample hides 0 to 5 of them, so processes hold other numbers of rows."""
+
+    def __init__(self, encoder: Any, objective: Any) -> None:
+        super().__init__()
+        self.encoder, self.objective = encoder, objective
+        self.place = torch.nn.Parameter(torch.randn(6, encoder.width))
+        self.head = torch.nn.Linear(encoder.width, 3)
+        self.rows: list[int] = []
+
+    def forward(self, batch: Batch, draw: Draw) -> Output:
+        hidden = torch.arange(6)[None] < (batch.index % 6)[:, None]
+        self.rows.append(int(hidden.sum()))
+        z = self.encoder(torch.where(hidden, 0.0, batch.x)).pooled[:, None] + self.place
+        target = torch.stack([batch.x, batch.x.square(), batch.x.roll(1, 1)], 2)
+        terms = self.objective(self.head(torch.tanh(z))[hidden], target[hidden])
+        return Output(terms.total, terms.parts, {"encoder": z[:, 0].detach()}, terms.trivial)
+
+
+def joint(encoder: Any, objective: Any, **options: Any) -> Method:
+    return JointEmbedding(encoder, objective, Noise(), **({"projector": (8, 4)} | options))
+
+
+def distil(encoder: Any, centering: str) -> Method:
+    objective = TeacherCrossEntropy(12, centering=centering, teacher_temperature_end=0.07)
+    return SelfDistillation(
+        encoder, objective, Noise(), projector=(8, 4), predictor=(), prototypes=12, momentum=0.9
+    )
+
+
+MAKE: dict[str, Any] = {
+    "barlow": lambda e: joint(e, BarlowTwins(), projector=(8, 8)),
+    "infonce": lambda e: joint(e, InfoNCE()),
+    "moco": lambda e: MomentumContrast(e, MoCo(), Noise(), projector=(8, 4), queue_size=48),
+    "nt_xent": lambda e: joint(e, NTXent()),
+    "clip": lambda e: joint(e, CLIP()),
+    "vicreg": lambda e: joint(e, VICReg()),
+    "simsiam": lambda e: joint(e, CosineRegression("simsiam"), predictor=(4,), projector_last_norm=True),
+    "center": lambda e: distil(e, "mean"),
+    "sinkhorn": lambda e: distil(e, "sinkhorn"),
+    "swav": lambda e: ClusterPrediction(
+        e, SwAV(), Noise(), projector=(8, 4), prototypes=12, freeze_prototypes_epochs=0, queue_size=32,
+        queue_from_epoch=0,
+    ),
+    "masked_mse": lambda e: Unequal(e, MaskedMSE()),
+    "masked_l1": lambda e: Unequal(e, MaskedL1()),
+    "masked_smooth_l1": lambda e: Unequal(e, MaskedSmoothL1()),
+    "scaled_cosine": lambda e: Unequal(e, ScaledCosineError(gamma=2.0)),
+}  # fmt: skip
+SAVED = ("barlow", "infonce", "moco")
+"""Those that also write a run directory."""
+
+
+def build(toy: Any, name: str) -> Any:
     torch.manual_seed(1)
-    encoder = toy.Net(toy.Spec(6))
-    if name == "barlow":
-        method = JointEmbedding(encoder, BarlowTwins(), Noise(), projector=(8, 8))
-    elif name == "infonce":
-        method = JointEmbedding(encoder, InfoNCE(), Noise(), projector=(8, 4))
-    else:
-        method = MomentumContrast(encoder, MoCo(), Noise(), projector=(8, 4), queue_size=48)
-    return method.double()
+    return MAKE[name](toy.Net(toy.Spec(6))).double()
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    return (value.full_tensor() if hasattr(value, "full_tensor") else value).detach().clone()
+
+
+class Watched(Trainer):
+    """Keeps the gradients of every step, as the optimizer sees them."""
+
+    def prepare(self, *args: Any, **kwargs: Any) -> None:
+        super().prepare(*args, **kwargs)
+        self.gradients: list[dict[str, torch.Tensor]] = []
+
+    def update(self, name: str | None = None) -> None:
+        named = self.method.named_parameters()
+        self.gradients.append({k: whole(p.grad) for k, p in named if p.grad is not None})
+        super().update(name)
 
 
 def run_one(toy: Any, name: str, fsdp: bool, folder: str | None = None, **train: Any) -> dict[str, Any]:
@@ -75,15 +151,14 @@ def run_one(toy: Any, name: str, fsdp: bool, folder: str | None = None, **train:
     run = make(folder) if folder else None
     source = toy.Rows(dtype=torch.float64)
     optimizer = SGD(lr=0.1, momentum=0.9)
-    trainer = Trainer(build(toy, name), source, config, optimizer=optimizer, run=run, progress=False)
+    trainer = Watched(build(toy, name), source, config, optimizer=optimizer, run=run, progress=False)
     result = trainer.fit()
-    whole = {
-        k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in trainer.method.state_dict().items()
-    }
     encoder = {k: v.clone() for k, v in trainer.export_encoder().state_dict().items()}
     return {
         "losses": [row["loss"] for row in result.rows if "loss" in row],
-        "weights": {k: v.detach().clone() for k, v in whole.items()},
+        "weights": {k: whole(v) for k, v in trainer.method.state_dict().items()},
+        "gradients": trainer.gradients,
+        "rows": getattr(trainer.method, "rows", []),
         "encoder": encoder,
         "fetched": [i for rows in source.fetched for i in rows],
         "sharded": any(hasattr(p, "full_tensor") for p in trainer.method.parameters()),
@@ -93,9 +168,9 @@ def run_one(toy: Any, name: str, fsdp: bool, folder: str | None = None, **train:
 def both_ways(rank: int, path: str, folder: str) -> dict[str, Any]:
     toy = load_toy(path)
     out: dict[str, Any] = {}
-    for name in ("barlow", "infonce", "moco"):
+    for name in MAKE:
         for fsdp in (False, True):
-            saved = f"{folder}/{name}-{fsdp}"
+            saved = f"{folder}/{name}-{fsdp}" if name in SAVED else None
             out[name, fsdp] = run_one(toy, name, fsdp, saved)
     out["accumulate"] = run_one(toy, "infonce", False, accumulate=2)
     out["mean"] = mean_over_processes(torch.tensor(float(rank)))
@@ -136,13 +211,13 @@ def one_step(toy: Any, kind: Any, sharded: bool) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def results(toy, tmp_path_factory) -> tuple[list[dict], dict[str, dict], Path]:
     folder = tmp_path_factory.mktemp("runs")
-    single = {name: run_one(toy, name, False) for name in ("barlow", "infonce", "moco")}
+    single = {name: run_one(toy, name, False) for name in MAKE}
     run_one(toy, "moco", False, str(folder / "single"))
     return run_processes(both_ways, 2, toy.__file__, str(folder)), single, folder
 
 
 @pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp2"])
-@pytest.mark.parametrize("name", ["barlow", "infonce", "moco"])
+@pytest.mark.parametrize("name", MAKE)
 def test_losses_and_weights_are_those_of_one_process(results, name: str, fsdp: bool) -> None:
     found, single, _ = results
     one = single[name]
@@ -155,6 +230,39 @@ def test_losses_and_weights_are_those_of_one_process(results, name: str, fsdp: b
         for key, value in one["encoder"].items():
             torch.testing.assert_close(two["encoder"][key], value, rtol=1e-6, atol=1e-8, msg=key)
     assert one["losses"][0] != one["losses"][-1]
+
+
+@pytest.mark.parametrize("fsdp", [False, True], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", MAKE)
+def test_gradients_are_those_of_the_joined_batch(results, name: str, fsdp: bool) -> None:
+    found, single, _ = results
+    for rank in (0, 1):
+        two = found[rank][name, fsdp]["gradients"]
+        assert len(two) == len(single[name]["gradients"]) == 4
+        for mine, wanted in zip(two, single[name]["gradients"], strict=True):
+            # DDP fills in zeros where one process has no gradient at all.
+            assert wanted.keys() <= mine.keys()
+            for key, value in mine.items():
+                expected = wanted.get(key, torch.zeros_like(value))
+                torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-9, msg=key)
+    last = single[name]["gradients"][-1]
+    assert any(float(value.abs().max()) > 1e-6 for value in last.values())
+
+
+def test_state_beside_the_weights_moves(results) -> None:
+    """Centers, queues and the learned temperature are compared above; here: they are not what they were."""
+    _, single, _ = results
+    assert float(single["center"]["weights"]["objective.center"].abs().max()) > 0
+    assert float(single["clip"]["weights"]["objective.log_scale"]) != pytest.approx(np.log(1 / 0.07))
+    assert single["moco"]["weights"]["queue.index"].max() >= 0
+    assert single["swav"]["weights"]["queues.0.index"].max() >= 0
+
+
+def test_masked_processes_hold_different_numbers_of_rows(results) -> None:
+    found, single, _ = results
+    a, b = (found[rank]["masked_mse", False]["rows"] for rank in (0, 1))
+    assert a != b
+    assert [x + y for x, y in zip(a, b, strict=True)] == single["masked_mse"]["rows"]
 
 
 def test_processes_see_different_halves_of_the_batch(results) -> None:

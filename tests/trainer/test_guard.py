@@ -104,7 +104,8 @@ def test_other_collapses_have_their_own_sentences() -> None:
     line = torch.outer(spread()[:, 0], torch.ones(64))
     few = spread(64, 64) * (torch.arange(64) < 4)
     cases = {
-        "encoder: vectors lie on one line (RankMe 1.00 of 64) for 20 steps: dimensional collapse": line,
+        "encoder: vectors lie on one line (RankMe 1.00 of 64, squared correlation of the features 1.00) "
+        "for 20 steps: dimensional collapse": line,
         "encoder: 94% of 64 dimensions hardly vary for 20 steps: most units stand still": few,
     }
     for expected, z in cases.items():
@@ -119,8 +120,8 @@ def test_other_collapses_have_their_own_sentences() -> None:
 def test_loss_at_a_trivial_value() -> None:
     flat = output(math.log(4096) + 1e-4, {"uniform": math.log(4096)}, teacher=spread())
     assert show(guard(), [flat] * 25)[0] == (
-        "guard: loss equals its uniform value ln(4096) = 8.318 for 20 steps: the teacher is uniform; "
-        "lower the teacher temperature or the learning rate"
+        "guard: loss equals its uniform value ln(4096) = 8.318 for 20 steps: all candidates look alike; "
+        "lower the temperature or the learning rate, or use milder views"
     )
     constant = output(64.0, {"constant": 64.0}, projector=spread())
     assert "constant value 64.000" in show(guard(), [constant] * 9)[0]
@@ -144,6 +145,76 @@ def test_off_never_looks_and_stop_ends() -> None:
     g = guard(on_collapse="stop", guard_warmup=0)
     with pytest.raises(CollapseError, match="encoder: all vectors"):
         show(g, [output(encoder=torch.ones(64, 16))] * 4)
+
+
+def test_method_and_objective_word_the_cause() -> None:
+    words = {"point": "weight 0 in the loss; raise it", "uniform": "flat at temperature 9; lower it"}
+    config = TrainConfig(steps=1000, guard_every=10, guard_warmup=50)
+    same = torch.ones(64, 16)
+    said = show(Guard(config, 1000, remedies=lambda: words), [output(projector=same)] * 9)
+    assert said[0].endswith("for 20 steps: complete collapse, weight 0 in the loss; raise it")
+    flat = output(4.17, {"uniform": math.log(64)}, projector=same)  # on the way to the uniform value
+    said = show(Guard(config, 1000, remedies=lambda: words), [flat] * 9)
+    assert said[0].endswith("complete collapse, flat at temperature 9; lower it")
+
+
+def test_one_collapse_is_one_sentence() -> None:
+    same = torch.ones(64, 16)
+    everywhere = output(64.0, {"constant": 64.0}, encoder=same, projector=same)
+    assert [s[:15] for s in show(guard(), [everywhere] * 20)] == ["guard: encoder:"]
+    later = [output(encoder=spread(), projector=same)] * 12 + [everywhere] * 12
+    assert [s[:17] for s in show(guard(), later)] == ["guard: projector:"]
+    dead = spread(64, 32) * (torch.arange(32) < 2)
+    worse = [output(projector=spread(64, 32))] * 8 + [output(projector=dead)] * 4
+    found = show(guard(), worse + [output(projector=dead, teacher=same)] * 4)
+    assert ["hardly vary" in s for s in found] == [True, False]
+    over = [output(encoder=same)] * 9 + [output(encoder=spread())] * 3 + [output(teacher=same)] * 4
+    assert len(show(guard(), over)) == 2
+
+
+def test_features_that_are_copies_are_a_line_whatever_their_scale() -> None:
+    noise = spread(256, 16, 3)
+    one = spread(256, 1, 4) * torch.logspace(-3, 3, 16) + 5.0 + 1e-4 * noise * torch.logspace(-3, 3, 16)
+    now, first = measure(one), measure(noise)
+    assert now["copies"] == pytest.approx(
+        float(torch.corrcoef(one.T).square().mean() * 16 - 1) / 15, abs=1e-3
+    )
+    assert first["copies"] == pytest.approx(
+        float(torch.corrcoef(noise.T).square().sum() - 16) / (16 * 15), abs=1e-5
+    )
+    assert judge_stage(now, first) == "line"
+    assert judge_stage(now, now) is None  # so it was from the beginning
+    assert judge_stage(measure(one[:6]), first) is None  # too few rows to tell
+
+
+def test_a_loss_no_better_than_the_mean_target() -> None:
+    def masked(loss: float, **stages: torch.Tensor) -> Output:
+        return Output(torch.tensor(loss), {"constant_prediction": torch.tensor(0.5)}, stages, {})
+
+    said = show(guard(), [masked(0.52)] * 20)
+    assert len(said) == 1
+    assert "loss is not below 0.5, the error of predicting the mean target for all, for 90 steps" in said[0]
+    assert show(guard(), [masked(0.52)] * 12 + [masked(0.4)] * 20) == []  # a slow beginning
+    assert show(guard(), [masked(0.52, teacher=spread())] * 30) == []  # targets that move
+
+
+def test_a_teacher_that_uses_one_output() -> None:
+    def teacher(used: float) -> Output:
+        return Output(torch.tensor(0.7), {"used_outputs": torch.tensor(used)}, {}, {})
+
+    said = show(guard(), [teacher(20.0)] * 8 + [teacher(1.2)] * 6)
+    assert len(said) == 1
+    assert "teacher: the same output for nearly all samples (1.20 in use) for 20 steps" in said[0]
+    assert show(guard(), [teacher(20.0)] * 8 + [teacher(2.5)] * 6) == []
+    assert show(guard(), [teacher(1.4)] * 20) == []  # two groups, unequal, from the beginning
+
+
+def test_the_lowest_loss_alone_is_no_collapse() -> None:
+    perfect = output(1e-5, {"constant": 0.0}, projector=spread())
+    assert show(guard(), [output(1.0, projector=spread())] + [perfect] * 20) == []
+    narrow = output(1e-5, {"constant": 0.0}, projector=torch.ones(64, 16) + 0.1 * spread())
+    said = show(guard(), [output(1.0, projector=spread())] + [narrow] * 20)
+    assert "loss equals its constant value 0.000" in said[0]
 
 
 def test_state_travels() -> None:

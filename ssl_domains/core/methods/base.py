@@ -105,6 +105,11 @@ class Method(nn.Module):
         vectors = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
         return [{"params": matrices, "decay": True}, {"params": vectors, "decay": False}]
 
+    def remedies(self) -> dict[str, str]:
+        """Cause and remedy of a collapse by its kind, for the guard. Default: the objective's own."""
+        objective = getattr(self, "objective", None)
+        return {} if objective is None else objective.remedies()
+
     def check(self, *, batch_size: int, n_samples: int | None) -> list[str]:
         """Preconditions of the method and its objective; one sentence each, with the remedy."""
         objective = getattr(self, "objective", None)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_domains.core.batch import Batch, Output
+from ssl_domains.core.collectives import rank, world_size
 from ssl_domains.core.interfaces import Encoder, Source, Views
 from ssl_domains.core.methods._common import stages
 from ssl_domains.core.methods.base import Method, Progress
@@ -84,9 +85,12 @@ class ClusterPrediction(Method):
 
     @torch.no_grad()
     def _queue_scores(self) -> list[Tensor] | None:
+        """For each queue the scores of this process's share: all hold the same queue, and the assignment
+        joins the rows of all."""
         if not len(self.queues) or self.epoch < self.queue_from:
             return None
-        return [self.prototypes(queue.get_buffer("keys")) for queue in self.queues]
+        shares = [queue.get_buffer("keys").tensor_split(world_size())[rank()] for queue in self.queues]
+        return [self.prototypes(share) for share in shares]
 
     def after_step(self, progress: Progress) -> None:
         super().after_step(progress)

@@ -63,19 +63,31 @@ class LatentPrediction(Method):
         mask = self.masker(self.encoder.layout(batch.x), draw.fork("mask"))
         encoded = self.encoder(batch.x, mask)
         prediction = self.predictor(encoded, mask, batch.x)
-        target = self._targets(batch, mask)
+        target, pooled = self._targets(batch, mask)
         terms = self.objective(prediction, target)
-        seen = stages(encoded, predictor=prediction, teacher=target)
+        # Tokens that depend on their position alone still differ from one another; the pooled whole does not.
+        seen = stages(encoded, predictor=prediction, teacher=pooled)
         return Output(terms.total, terms.parts, seen, terms.trivial)
 
     @torch.no_grad()
-    def _targets(self, batch: Batch, mask: Mask) -> Tensor:
-        target = self.teacher(batch.x).tokens.select(mask)
-        return F.layer_norm(target, target.shape[-1:]) if self.normalize_targets else target
+    def _targets(self, batch: Batch, mask: Mask) -> tuple[Tensor, Tensor]:
+        """Targets ``[M, D]`` and the teacher's pooled vectors ``[B, D]``, both of the whole input."""
+        encoded = self.teacher(batch.x)
+        target = encoded.tokens.select(mask)
+        if self.normalize_targets:
+            target = F.layer_norm(target, target.shape[-1:])
+        return target, encoded.pooled
 
     def after_step(self, progress: Progress) -> None:
         self.teacher.update(self.encoder, self.momentum.value(progress.fraction))
         super().after_step(progress)
+
+    def remedies(self) -> dict[str, str]:
+        point = (
+            "teacher and student agree on something that does not depend on the input; raise method.momentum "
+            f"(it starts at {self.momentum.value(0.0):g}), lower the learning rate, or hide less"
+        )
+        return super().remedies() | {"point": point, "line": point}
 
     def encoder_for_export(self) -> Encoder:
         return self.teacher.module if self.export == "teacher" else self.encoder  # type: ignore[return-value]

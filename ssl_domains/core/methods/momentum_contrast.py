@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -74,7 +75,10 @@ class MomentumContrast(Method):
         if self.queue is not None and self.training:
             self._pending.append((F.normalize(key, dim=1), batch.index))
         total = mean_terms(terms)
-        return Output(total.total, total.parts, stages(encoded, projector=query, teacher=key), total.trivial)
+        trivial = total.trivial
+        if self.queue is not None and not trivial:  # the few own rows that are left out do not matter
+            trivial = {"uniform": math.log(1 + self.queue.size)}
+        return Output(total.total, total.parts, stages(encoded, projector=query, teacher=key), trivial)
 
     def _student(self, view: View) -> tuple[Encoded, Tensor]:
         encoded = self.encoder(view.x)

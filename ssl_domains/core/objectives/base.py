@@ -68,6 +68,18 @@ class Objective(nn.Module):
         """Width P of the predictions this objective wants for targets of ``target_width``."""
         return target_width
 
+    def remedies(self) -> dict[str, str]:
+        """Cause and remedy of a collapse, with this objective's own settings: ``"cause; remedy"``.
+
+        The guard ends its sentence with them; what is missing gets its general words.
+
+        Returns:
+            By kind: ``point`` (all vectors the same), ``line`` (features are copies of one
+            another), ``dead`` (columns stand still), ``constant_prediction`` (no better than the
+            mean target), or the name of a trivial value.
+        """
+        return {}
+
     def check(self, *, batch_size: int, width: int, views: int, n_samples: int | None) -> list[str]:
         """Preconditions, checked before the first step.
 

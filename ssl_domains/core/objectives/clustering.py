@@ -55,7 +55,8 @@ class SwAV(Objective):
             scores: for each view ``[B, K]``, cosines between embeddings and prototypes; rows
                 aligned over the views.
             queue_scores: for each code view ``[Q, K]``, scores of queued embeddings with the
-                present prototypes; they only help to balance the codes. None without queue.
+                present prototypes; they only help to balance the codes. None without queue. With
+                several processes each gives another share of the queued rows.
 
         Returns:
             Terms with parts ``code_entropy`` and ``used_prototypes`` (perplexity of the mean
@@ -82,6 +83,16 @@ class SwAV(Objective):
     def _codes(self, scores: Tensor, queue: Tensor | None) -> Tensor:
         joined = scores if queue is None else torch.cat([scores, queue.to(scores.dtype)])
         return sinkhorn(joined, self.epsilon, self.iterations)[: len(scores)]
+
+    def remedies(self) -> dict[str, str]:
+        settings = f"epsilon {self.epsilon:g}, temperature {self.temperature:g}"
+        cause = f"codes are uniform, or not predicted ({settings})"
+        point = "all samples are as near to every prototype; lower the learning rate, or use fewer prototypes"
+        return {
+            "uniform": f"{cause}; lower objective.epsilon (0.05), the temperature, or the learning rate",
+            "point": point,
+            "line": point,
+        }
 
     def check(self, *, batch_size: int, width: int, views: int, n_samples: int | None) -> list[str]:
         problems = []

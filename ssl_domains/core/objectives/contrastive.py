@@ -98,17 +98,27 @@ class InfoNCE(Objective):
         self.normalize = normalize
         self.symmetric, self.intra, self.in_batch = symmetric, intra, in_batch
         self.gather, self.chunk_size = gather, chunk_size
-        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn_temperature else None
+        self.log_scale: nn.Parameter | None = None
+        if learn_temperature:  # [1] and not a scalar, which FSDP2 cannot shard
+            self.log_scale = nn.Parameter(torch.tensor([-math.log(temperature)]))
 
     def scale(self) -> float | Tensor:
         """``1 / temperature``; a tensor with gradient when learned, held below ``max_scale``."""
         if self.log_scale is None:
             return 1.0 / self.temperature
         if self.training:
-            # As CLIP: the parameter itself is clamped, so that it can come back from the limit.
-            with torch.no_grad():
-                self.log_scale.clamp_(max=math.log(self.max_scale))
-        return self.log_scale.exp()
+            self._hold()
+        return self.log_scale.exp()[0]
+
+    @torch.no_grad()
+    def _hold(self) -> None:
+        """As CLIP: the parameter itself is clamped, so that it can come back from the limit."""
+        if self.log_scale is not None:
+            self.log_scale.clamp_(max=math.log(self.max_scale))
+
+    def after_step(self, fraction: float) -> None:
+        """Clamps a learned temperature once more: under FSDP2 a forward pass changes a copy only."""
+        self._hold()
 
     def forward(
         self,
@@ -216,7 +226,7 @@ class InfoNCE(Objective):
         if all(task.plain for task in work):
             parts["negative_similarity"] = means[4].detach()
         if self.log_scale is not None:
-            parts["temperature"] = (-self.log_scale.detach()).exp()
+            parts["temperature"] = (-self.log_scale.detach()).exp()[0]
         level = [uniform(task, self.form) for task in work]
         known = [value for value in level if value is not None]
         trivial = {"uniform": sum(known) / len(level)} if len(known) == len(level) else {}
@@ -231,6 +241,18 @@ class InfoNCE(Objective):
         positive = stats[2] / (scale.detach() if isinstance(scale, Tensor) else scale)
         negative = negative_similarity(task, positive) if task.plain else torch.zeros_like(positive)
         return torch.stack([value, stats[0], stats[1], positive, negative])
+
+    def remedies(self) -> dict[str, str]:
+        temperature = self.temperature
+        if self.log_scale is not None and not hasattr(self.log_scale, "full_tensor"):  # whole, not sharded
+            temperature = math.exp(-float(self.log_scale.detach()))
+        alike = f"all candidates look alike at temperature {temperature:.3g}"
+        apart = "lower the learning rate, use milder views, or more negatives"
+        return {
+            "uniform": f"{alike}; lower objective.temperature or the learning rate, or use milder views",
+            "point": f"the contrast no longer keeps samples apart; {apart}",
+            "line": f"the contrast uses one direction only; lower objective.temperature, or {apart}",
+        }
 
     def check(self, *, batch_size: int, width: int, views: int, n_samples: int | None) -> list[str]:
         """In-batch contrast needs other samples in the batch."""

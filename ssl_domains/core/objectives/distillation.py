@@ -124,7 +124,8 @@ class TeacherCrossEntropy(Objective):
 
         Returns:
             Terms with parts ``teacher_entropy`` and ``kl`` (their sum is the loss, up to the
-            weighting of views).
+            weighting of views), and ``used_outputs``: perplexity of the teacher's mean
+            probabilities, from 1 (always the same output) to K.
 
         Raises:
             ValueError: no pair of views is left, or a width is not K.
@@ -142,7 +143,8 @@ class TeacherCrossEntropy(Objective):
         if self.training and self.centering == "mean":
             gathered = _logit_sums(teachers, self.center)
             self._seen = gathered if self._seen is None else self._seen + gathered
-        parts = {"teacher_entropy": entropy, "kl": total.detach() - entropy}
+        used = _used_outputs(targets)
+        parts = {"teacher_entropy": entropy, "kl": total.detach() - entropy, "used_outputs": used}
         return Terms(total, parts, {"uniform": math.log(self.width), "constant": 0.0})
 
     def over_views(self, students: Sequence[Tensor], teachers: Sequence[Tensor]) -> Terms:
@@ -207,6 +209,22 @@ class TeacherCrossEntropy(Objective):
             )
         return couples
 
+    def remedies(self) -> dict[str, str]:
+        temperature = self.teacher_temperature if self.ramp is None else float(self.ramped_temperature)
+        constant = {
+            "none": "nothing keeps the teacher off a single output (objective.centering none); set it to "
+            "mean or sinkhorn",
+            "mean": f"the center does not keep up (objective.center_momentum {self.center_momentum:g}); "
+            "lower it or the learning rate, raise objective.teacher_temperature, or set centering: sinkhorn",
+            "sinkhorn": "balanced assignments of a batch this small do not spread the teacher; use a larger "
+            "batch, raise objective.teacher_temperature, or lower the learning rate",
+        }[self.centering]
+        uniform = (
+            f"the teacher is nearly uniform at temperature {temperature:.3g}; lower "
+            "objective.teacher_temperature (the papers: 0.04 to 0.07) or the learning rate"
+        )
+        return {"point": constant, "line": constant, "constant": constant, "uniform": uniform}
+
     def check(self, *, batch_size: int, width: int, views: int, n_samples: int | None) -> list[str]:
         problems = []
         if self.pairs == "other_view" and views < 2:
@@ -220,6 +238,13 @@ class TeacherCrossEntropy(Objective):
                 "use at least 2"
             )
         return problems
+
+
+@torch.no_grad()
+def _used_outputs(targets: Sequence[Tensor]) -> Tensor:
+    """Perplexity of the mean probabilities over all processes."""
+    mass = all_reduce_sum(torch.stack([p.sum(dim=0) for p in targets]).sum(dim=0))
+    return torch.special.entr(mass / mass.sum().clamp_min(1e-12)).sum().exp()
 
 
 @torch.no_grad()

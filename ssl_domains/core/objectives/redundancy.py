@@ -71,6 +71,15 @@ class BarlowTwins(Objective):
         parts = {"invariance": invariance.detach(), "redundancy": redundancy.detach()}
         return Terms(total, parts, {"constant": self.scale * z1.shape[1]})
 
+    def remedies(self) -> dict[str, str]:
+        weight = f"the redundancy term weighs too little (objective.lambda_ {self.lambda_:g})"
+        views = "the views of a sample have nothing in common; use milder views or lower the learning rate"
+        return {
+            "line": f"{weight}; raise it (0.0051 at width 8192, and more the narrower: as 1 / width)",
+            "constant": views,
+            "point": views,
+        }
+
     def check(self, *, batch_size: int, width: int, views: int, n_samples: int | None) -> list[str]:
         return _check("barlow_twins", batch_size, width, views)
 
@@ -149,6 +158,18 @@ class VICReg(Objective):
         hinge = torch.relu(self.margin - torch.sqrt(variance + self.eps)).mean()
         _, squares = correlation_penalties(centred, centred, freedom)
         return hinge, squares / z.shape[1]
+
+    def remedies(self) -> dict[str, str]:
+        variance, covariance = self.weights["variance"], self.weights["covariance"]
+        point = (
+            f"nothing in the loss keeps samples apart (objective.variance_weight {variance:g}); raise it to "
+            f"invariance_weight ({self.weights['invariance']:g}), or lower the learning rate"
+        )
+        line = (
+            f"the features are copies of one another (objective.covariance_weight {covariance:g}); raise it, "
+            "or lower the learning rate"
+        )
+        return {"point": point, "constant": point, "line": line}
 
     def check(self, *, batch_size: int, width: int, views: int, n_samples: int | None) -> list[str]:
         return _check("vicreg", batch_size, width, views)

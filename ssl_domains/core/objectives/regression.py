@@ -25,6 +25,11 @@ from ssl_domains.core.objectives.numerics import (
 )
 from ssl_domains.core.registry import objective
 
+_NO_BETTER = {
+    "constant_prediction": "the hidden content is not predicted from the visible; raise the learning rate or "
+    "train longer, hide less, or check that columns or neighbours depend on one another"
+}
+
 
 class _Regression(Objective):
     """Shared frame: checks, precision, target normalisation, stop-gradient."""
@@ -91,6 +96,15 @@ class CosineRegression(_Regression):
         total = self.offset - self.scale * cosine
         return Terms(total, {"cosine": cosine.detach()}, {"constant": self.offset - self.scale})
 
+    def remedies(self) -> dict[str, str]:
+        cause = (
+            "a constant solves the loss, and nothing slows the target; give the online side a predictor "
+            "(method.predictor), raise method.momentum, or lower the learning rate"
+            if self.stop_gradient
+            else "both sides move towards each other; set objective.stop_gradient: true"
+        )
+        return {"point": cause, "line": cause, "constant": cause}
+
     def check(self, *, batch_size: int, width: int, views: int, n_samples: int | None) -> list[str]:
         if views >= 2:
             return []
@@ -141,7 +155,8 @@ class ScaledCosineError(_Regression):
             weights: ``[M]`` or None.
 
         Returns:
-            Terms with the part ``cosine``.
+            Terms with the parts ``cosine`` and ``constant_prediction``: the error of the targets'
+            mean direction (1, that of a zero, if it is less), with which the guard compares the loss.
         """
         with full_precision(prediction.device):
             prediction, target = self.prepare(prediction, target)
@@ -149,7 +164,18 @@ class ScaledCosineError(_Regression):
             # Rounding can push a cosine above 1, and a power of a negative number is NaN.
             total = global_mean((1.0 - cosine).clamp_min(0.0) ** self.gamma, weights)
             mean = global_mean(cosine.detach(), weights)
-        return Terms(total, {"cosine": mean}, {"zero": 1.0})
+            constant = self._constant_prediction(target.detach(), weights)
+        return Terms(total, {"cosine": mean, "constant_prediction": constant}, {"zero": 1.0})
+
+    @torch.no_grad()
+    def _constant_prediction(self, target: Tensor, weights: Tensor | None) -> Tensor:
+        """The error of the targets' mean direction for every row, or of rows of zeros if that is less."""
+        mean = all_reduce_sum(F.normalize(target, dim=1, eps=self.eps).sum(dim=0))
+        cosine = _cosine(mean.expand_as(target), target, self.eps)
+        return global_mean((1.0 - cosine).clamp_min(0.0) ** self.gamma, weights).clamp_max(1.0)
+
+    def remedies(self) -> dict[str, str]:
+        return dict(_NO_BETTER)
 
 
 class _MaskedError(_Regression):
@@ -183,6 +209,9 @@ class _MaskedError(_Regression):
             mean = all_reduce_sum(target.detach().sum(dim=0)) / global_count(len(target), target)
             constant = global_mean(self.error(mean.expand_as(target), target.detach()).mean(dim=1), weights)
         return Terms(total, {"constant_prediction": constant}, {})
+
+    def remedies(self) -> dict[str, str]:
+        return dict(_NO_BETTER)
 
 
 @objective("masked_l1")

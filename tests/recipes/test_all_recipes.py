@@ -31,7 +31,7 @@ def test_recipe_runs(name, tmp_path):
     run = ssl_domains.pretrain(name, *scaled_down(name), run=tmp_path / "run", progress=False)
     assert run.files()["report"].stat().st_size > 10_000
     assert run.evaluation.diagnostics["pretrained"]["rankme"] >= 1
-    assert run.encoder.width == run.encoder.encoder.width
+    assert run.encoder.width == run.encoder.encoder.pooled_width
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def test_sigkill_at_a_random_step_then_resume(toy, unbroken, tmp_path) -> None:
 def test_signal_saves_and_the_run_goes_on(toy, unbroken, tmp_path, number) -> None:
     run = RunDirectory.create(tmp_path / "run")
     trainer = toy.stateful_trainer(run, STEPS)
+    before = signal.getsignal(signal.SIGINT)
     hook = trainer.method.after_step
 
     def send(progress) -> None:
@@ -96,7 +97,7 @@ def test_signal_saves_and_the_run_goes_on(toy, unbroken, tmp_path, number) -> No
     trainer.method.after_step = send
     with pytest.raises(Interrupted, match=r"step 12; saved in .*step-00000012; continue with --resume"):
         trainer.fit()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     toy.stateful_trainer(run, STEPS).fit(resume=True)
     assert_same_run(run, unbroken)
 

@@ -61,8 +61,31 @@ class MixedReconstruction(Objective):
                 column number, as :meth:`TableEncoder.targets` gives them.
         """
         column = target[:, 1].to(torch.int64)
-        errors, counted = self._numbers(prediction, target[:, 0], column)
-        entropy, classified = self._categories(prediction, target[:, 0], column)
+        numbers = self._numbers(prediction, target[:, 0], column)
+        return self._terms(*numbers, *self._categories(prediction, target[:, 0], column))
+
+    def rows(self, latent: Tensor, target: Tensor) -> Terms:
+        """Loss of all cells of B rows, each decoded from one latent of its row.
+
+        The same value as :meth:`forward` of the latents repeated for each column.
+
+        Args:
+            latent: ``[B, H]``.
+            target: ``[B, N, 2]``, all columns in order, as :meth:`TableEncoder.targets` gives them.
+        """
+        value, n = target[..., 0], self.n_numeric
+        known = ~value[:, :n].isnan()
+        guess = latent @ self.weight.T + self.bias.to(latent.dtype)
+        error = torch.where(known, guess.float() - value[:, :n].nan_to_num(), 0.0)
+        codes = value[:, n:].nan_to_num().to(torch.int64)
+        entropy = latent.float().sum() * 0.0
+        for j, classifier in enumerate(self.classifiers):
+            logits = classifier(latent).float()
+            entropy = entropy + F.cross_entropy(logits, codes[:, j] - 1, ignore_index=-1, reduction="sum")
+        return self._terms(error.square().sum(), known.sum().float(), entropy, (codes > 0).sum().float())
+
+    def _terms(self, errors: Tensor, counted: Tensor, entropy: Tensor, classified: Tensor) -> Terms:
+        """From sums and numbers of cells of this process to the loss of the global batch."""
         local = torch.stack([errors, entropy])
         with torch.no_grad():
             counts = all_reduce_sum(torch.stack([counted, classified])).clamp_min(1.0)

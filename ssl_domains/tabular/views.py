@@ -28,8 +28,11 @@ def _n_columns(x: Row) -> int:
     return x["numeric"].shape[1] + x["categorical"].shape[1]
 
 
-def chosen_cells(n: int, rate: float, draw: Draw) -> Tensor:
-    """``[B, n]`` bool: ``floor(rate * n)`` cells a row, at least one when ``rate`` is above 0."""
+def chosen_cells(n: int, rate: float, draw: Draw, per_cell: bool = False) -> Tensor:
+    """``[B, n]`` bool: ``floor(rate * n)`` cells a row, at least one when ``rate`` is above 0; with
+    ``per_cell`` each cell by itself with probability ``rate``."""
+    if per_cell:
+        return draw.bernoulli(rate, n)
     count = max(int(rate * n), 1) if rate > 0 else 0
     return draw.permutation(n) < count
 
@@ -43,6 +46,19 @@ def replace_cells(x: Row, where: Tensor, other: Row) -> Row:
         "missing": torch.where(numeric, other["missing"], x["missing"]),
         "categorical": torch.where(categorical, other["categorical"], x["categorical"]),
     }
+
+
+def partners(draw: Draw) -> Tensor:
+    """``[B]`` int64: for each row the place of another one in the batch, uniformly drawn."""
+    n = len(draw.index)
+    return (torch.arange(n, device=draw.index.device) + 1 + draw.randint(max(n - 1, 1))) % n
+
+
+def changed_cells(x: Row, other: Row) -> Tensor:
+    """``[B, N]`` bool: cells whose content differs; two missing numbers are the same."""
+    missing, gone = x["missing"], other["missing"]
+    numeric = (missing != gone) | (~missing & ~gone & (x["numeric"] != other["numeric"]))
+    return torch.cat([numeric, x["categorical"] != other["categorical"]], dim=1)
 
 
 def _clean(batch: Batch, n: int) -> View:
@@ -79,10 +95,15 @@ class ColumnCorruption(_ColumnViews):
         rate: share of corrupted columns. Default 0.6 (the paper's).
         both: corrupt both views, as the paper's ablation does; default: the first is clean.
         reservoir: training rows to draw from.
+        per_cell: each cell is corrupted with probability ``rate`` by itself (VIME, SubTab), in
+            place of a fixed number a row.
     """
 
-    def __init__(self, rate: float = 0.6, both: bool = False, reservoir: int = 65_536) -> None:
+    def __init__(
+        self, rate: float = 0.6, both: bool = False, reservoir: int = 65_536, per_cell: bool = False
+    ) -> None:
         self.rate, self.both, self.size = _share(rate, "rate"), both, reservoir
+        self.per_cell = per_cell
         self._rows: Row | None = None
 
     def prepare(self, source: Source) -> None:
@@ -99,7 +120,7 @@ class ColumnCorruption(_ColumnViews):
         return [first, second]
 
     def _corrupted(self, x: Row, draw: Draw) -> View:
-        where = chosen_cells(_n_columns(x), self.rate, draw)
+        where = chosen_cells(_n_columns(x), self.rate, draw, self.per_cell)
         return View(replace_cells(x, where, self._marginals(x, draw)), "corrupted", {"corrupted": where})
 
     def _marginals(self, x: Row, draw: Draw) -> Row:
@@ -183,10 +204,12 @@ class RowCutMix(_ColumnViews):
         rate: share of the columns taken from the partner. Default 0.3: SAINT keeps a cell with
             probability 0.7 and more, by data set.
         both: mix both views (independently); else the first is clean.
+        per_cell: each cell is taken with probability ``rate`` by itself (as in SAINT's code), in
+            place of a fixed number a row.
     """
 
-    def __init__(self, rate: float = 0.3, both: bool = False) -> None:
-        self.rate, self.both = _share(rate, "rate"), both
+    def __init__(self, rate: float = 0.3, both: bool = False, per_cell: bool = False) -> None:
+        self.rate, self.both, self.per_cell = _share(rate, "rate"), both, per_cell
 
     def __call__(self, batch: Batch, draw: Draw) -> list[View]:
         """Two views."""
@@ -195,9 +218,7 @@ class RowCutMix(_ColumnViews):
         return [first, second]
 
     def _mixed(self, x: Row, draw: Draw) -> View:
-        where = chosen_cells(_n_columns(x), self.rate, draw)
-        n = len(x["numeric"])
-        here = torch.arange(n, device=x["numeric"].device)
-        partner = (here + 1 + draw.randint(max(n - 1, 1))) % n
+        where = chosen_cells(_n_columns(x), self.rate, draw, self.per_cell)
+        partner = partners(draw)
         other = {key: value[partner] for key, value in x.items()}
         return View(replace_cells(x, where, other), "corrupted", {"corrupted": where, "partner": partner})

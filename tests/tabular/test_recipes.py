@@ -37,6 +37,30 @@ def test_runs_on_any_table(name, frame, tmp_path):
     assert not saved["data"].get("exclude")
 
 
+OTHERS = ["{name: mlp, numeric: periodic}", "{name: resnet, numeric: piecewise}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"), [(name, OTHERS[i % 2]) for i, name in enumerate(RECIPES)], ids=RECIPES
+)
+def test_takes_another_encoder(name, encoder, frame, tmp_path):
+    """Methods do not know which encoder of tables they train; what was trained can be loaded."""
+    path = tmp_path / "my.csv"
+    frame.to_csv(path, index=False)
+    run = ssl_domains.pretrain(
+        f"tabular/{name}",
+        f"data.source={path}",
+        f"encoder={encoder}",
+        "encoder.width=16",
+        "train.steps=2",
+        "train.batch_size=16",
+        "evaluate.probes=[]",
+        run=tmp_path / "run",
+        progress=False,
+    )
+    assert run.encoder.embed(path).shape == (120, 16)
+
+
 def test_card_of_the_default_data():
     front = yaml.safe_load(CARD.read_text().split("---")[1])
     source = Tabular().open(front["source"], label=front["label"], exclude=front["exclude"])

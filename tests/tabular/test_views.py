@@ -54,6 +54,16 @@ def test_corruption_rate_and_places(source, rate, count):
         assert (share - count / N).abs().max() < 0.17  # five standard errors
 
 
+@pytest.mark.parametrize("views", [ColumnCorruption(0.3, per_cell=True), RowCutMix(0.3, per_cell=True)])
+def test_cells_may_be_drawn_one_by_one(source, views):
+    _, (_, corrupted) = two(views, source, np.arange(ROWS))
+    where = corrupted.params["corrupted"]
+    assert abs(where.float().mean() - 0.3) < 0.04  # five standard errors
+    counts = torch.bincount(where.sum(dim=1), minlength=N + 1) / ROWS
+    binomial = torch.distributions.Binomial(N, torch.tensor(0.3)).log_prob(torch.arange(N + 1.0)).exp()
+    assert (counts - binomial).abs().max() < 0.12
+
+
 def test_corrupted_values_come_from_the_columns_training_values(source):
     train = cells(source.fetch(source.splits["train"]).x)
     _, (_, view) = two(ColumnCorruption(1.0), source, np.arange(ROWS))

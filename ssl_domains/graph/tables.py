@@ -54,7 +54,7 @@ def read_table(source: Any, what: str, text_columns: Sequence[str] = ()) -> tupl
     if len(twice):
         raise DataError(f"{name}: the column name {twice[0]!r} appears twice; rename one")
     if len(table) == 0:
-        raise DataError(f"{name}: the {what} has no rows")
+        raise DataError(f"{name}: the {what} has no rows; give at least one")
     return table.reset_index(drop=True), name
 
 
@@ -240,7 +240,7 @@ def _place(
         raise DataError(
             f"{edge_name}: row {row + 1}, column {column!r} names node {ends[row]!r}, "
             f"which {node_name} does not have"
-            f"{nearest(ends[row], place)} ({len(unknown)} such rows)"
+            f"{nearest(ends[row], place)} ({len(unknown)} such rows); add the node, or remove the edge"
         )
     return index
 

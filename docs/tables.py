@@ -70,8 +70,15 @@ def domains() -> str:
 
 def names(kind: str) -> str:
     """Registered names with the first sentence of their docstrings."""
-    rows = [[f"`{name}`", headline(registry.get(kind, name))] for name in own_names(kind)]
+    found = {name: registry.get(kind, name) for name in own_names(kind)}
+    rows = [[f"`{name}`", headline(cls) + (only(cls) if kind == "method" else "")] for name, cls in found.items()]
     return markdown(["name", "what it is"], rows)
+
+
+def only(cls: type) -> str:
+    """Which domain a class belongs to, unless it is the core's."""
+    folder = cls.__module__.split(".")[1]
+    return "" if folder == "core" else f" ({folder} only)"
 
 
 def recipes(domain: str = "") -> str:

@@ -252,7 +252,7 @@ def test_without_mixup_saint_sees_the_view(source):
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("case", METHODS)
 def test_every_method_trains_every_encoder(source, case, name):
-    method, batch, draw = started(source, METHODS[case], name)
+    method, batch, _ = started(source, METHODS[case], name)
     optimizer = torch.optim.Adam(method.parameters(), lr=3e-3)
     losses = []
     for step in range(25):

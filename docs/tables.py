@@ -71,7 +71,9 @@ def domains() -> str:
 def names(kind: str) -> str:
     """Registered names with the first sentence of their docstrings."""
     found = {name: registry.get(kind, name) for name in own_names(kind)}
-    rows = [[f"`{name}`", headline(cls) + (only(cls) if kind == "method" else "")] for name, cls in found.items()]
+    rows = [
+        [f"`{name}`", headline(cls) + (only(cls) if kind == "method" else "")] for name, cls in found.items()
+    ]
     return markdown(["name", "what it is"], rows)
 
 

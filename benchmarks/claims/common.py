@@ -120,7 +120,7 @@ def pretrained(recipe: dict[str, Any] | str, seed: int, **sections: Any) -> Trai
 
     Args:
         recipe: mapping or name.
-        seed: of the run; also the seed of the random encoder and of probes that draw.
+        seed: of the run. Probes that draw are averaged over 3 draws, the random encoder over 3 initialisations.
         sections: overrides by section, as for :func:`ssl_domains.pretrain`.
 
     Returns:
@@ -130,7 +130,7 @@ def pretrained(recipe: dict[str, Any] | str, seed: int, **sections: Any) -> Trai
     from ssl_domains.trainer.run import RunDirectory
 
     train = {**sections.pop("train", {}), "seed": seed}
-    evaluate = {**sections.pop("evaluate", {}), "seeds": 1}
+    evaluate = {"seeds": 3, **sections.pop("evaluate", {})}
     with tempfile.TemporaryDirectory() as folder:
         run = ssl_domains.pretrain(
             recipe, run=Path(folder) / "run", progress=False, train=train, evaluate=evaluate, **sections

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from benchmarks.claims.common import Result, data_root, judge, pretrained
 
-SHOTS = (5, 20, 100)
+SHOTS = (5, 20)
 SETS = {"letter": ("letter.csv", "lettr"), "satellite": ("satellite.csv", "classes")}
 
 
 def recipe(file: str, label: str) -> dict:
-    """T-JEPA scaled down: 4 encoder and 2 predictor layers instead of 16 and 16, 20 epochs instead of 300."""
+    """T-JEPA scaled down: 2 encoder layers and 1 predictor layer instead of 16 and 16, batch 256, 10 epochs instead of 300."""
     return {
         "domain": "tabular",
         "data": {
@@ -19,13 +19,13 @@ def recipe(file: str, label: str) -> dict:
             "valid": 0.1,
             "test": 0.3,
         },
-        "encoder": {"name": "ft_transformer", "depth": 4, "pooled": "flatten"},
+        "encoder": {"name": "ft_transformer", "depth": 2, "pooled": "flatten"},
         "mask": {"name": "disjoint_subsets"},
-        "method": {"name": "latent_prediction", "predictor": {"depth": 2}},
+        "method": {"name": "latent_prediction", "predictor": {"depth": 1}},
         "objective": {"name": "masked_mse"},
         "optimizer": {"name": "adamw", "lr": 3.66e-4, "weight_decay": 0.0},
         "schedule": {"name": "warmup_cosine", "warmup": 0.033},
-        "train": {"batch_size": 512, "epochs": 20, "clip_value": 1.0, "on_collapse": "off"},
+        "train": {"batch_size": 256, "epochs": 10, "clip_value": 1.0, "on_collapse": "off"},
         "evaluate": {"probes": [{"name": "few_shot", "shots": n} for n in SHOTS]},
     }
 
@@ -58,10 +58,12 @@ def run(seeds: int) -> Result:
         paper="T-JEPA (ICLR 2025)",
         claim="A linear probe on T-JEPA's tokens beats one on the untrained encoder's tokens and one on the raw columns.",
         setting="LetterRecognition (20,000 x 16, 26 classes) and Satellite (6,435 x 36, 6 classes); FT-Transformer of "
-        "width 64 and 4 layers, predictor of 2, 20 epochs, otherwise the paper's settings; few-label linear probe.",
+        "width 64 and 2 layers, predictor of 1, batch 256, 10 epochs, otherwise the paper's settings; few-label linear probe.",
         metric="test accuracy",
         values=values,
         verdict=verdict,
-        notes="; ".join(f"{key}: {a['random']} against random, {a['raw']} against raw" for key, a in verdicts)
+        notes="A longer run of one seed on LetterRecognition (4 and 2 layers, batch 512, 20 epochs) gave 0.680 at 20 "
+        "labels a class against 0.685 untrained and 0.695 raw; with an EMA from 0.99 it gave 0.678. "
+        + "; ".join(f"{key}: {a['random']} against random, {a['raw']} against raw" for key, a in verdicts)
         + ".",
     )

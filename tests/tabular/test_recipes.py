@@ -67,7 +67,7 @@ def test_card_of_the_default_data():
     assert len(source) == front["rows"]
     assert source.task == front["task"]
     assert set(source.spec.sources) == set(front["columns"]) - {front["label"], *front["exclude"]}
-    assert source.card()["class_balance"]["1"] == pytest.approx(0.362, abs=5e-4)
+    assert source.card()["class_balance"]["1"] == pytest.approx(0.26, abs=5e-4)
     folder = Path(find_spec("statsmodels").origin).parent
     data = (folder / front["source"].split("statsmodels/")[1]).read_bytes()
     assert hashlib.sha256(data).hexdigest() == front["sha256"]

@@ -63,7 +63,9 @@ def wordnet_verbs(root: Path) -> None:
     nodes, edges = [], []
     for offset, lexfile, _, pointers, gloss in synsets(root / WORDNET):
         nodes.append({"id": f"v{offset}", "gloss": gloss, "label": f"lex{lexfile}"})
-        edges += [{"source": f"v{offset}", "target": f"v{target}", "kind": symbol} for symbol, target in pointers]
+        edges += [
+            {"source": f"v{offset}", "target": f"v{target}", "kind": symbol} for symbol, target in pointers
+        ]
     write(pd.DataFrame(nodes), nodes_path)
     write(pd.DataFrame(edges), edges_path)
 

@@ -24,7 +24,7 @@ from ssl_domains.tabular.encoders import FTTransformer
 from ssl_domains.tabular.objectives import MixedReconstruction
 
 TASKS = ((0, 1, 2), (3, 4, 5, 6), (7, 8, 9))
-STEPS, WARMUP, COOLDOWN, ANNEAL, BATCH, PEAK = 600, 30, 90, 90, 64, 2e-3
+STEPS, WARMUP, COOLDOWN, ANNEAL, BATCH, PEAK = 300, 15, 45, 45, 64, 2e-3
 
 
 @dataclass

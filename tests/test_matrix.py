@@ -80,19 +80,26 @@ def graphs_source(folder):
     return registry.load_domain("graph")().open(source=graphs)
 
 
-SOURCES = {"tabular": table_source, "graph": node_source, "graph-level": graphs_source}
+SOURCES = {
+    "tabular": table_source,
+    "tabular-mlp": table_source,
+    "tabular-resnet": table_source,
+    "graph": node_source,
+    "graph-level": graphs_source,
+}
 ENCODERS = {
+    "tabular-mlp": ("mlp", {"width": 16, "cell_width": 8, "dropout": 0.0}),
+    "tabular-resnet": (
+        "resnet",
+        {"width": 16, "cell_width": 8, "dropout": 0.0, "numeric": "piecewise", "n_bins": 8},
+    ),
     "tabular": ("ft_transformer", {"width": 16, "depth": 2, "heads": 2, "ffn": 32, "dropout": 0.0}),
     "graph": ("gat", {"width": 16, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0}),
     "graph-level": ("gin", {"width": 16, "dropout": 0.0}),
 }
-PREDICTORS = {
-    "tabular": {"width": 16, "depth": 1, "heads": 2, "ffn": 32, "dropout": 0.0},
-    "graph": {},
-    "graph-level": {},
-}
-OBJECTIVES = {"tabular": "mixed_columns", "graph": "scaled_cosine", "graph-level": "masked_mse"}
-MASKS = {"tabular": "disjoint_subsets", "graph": "random", "graph-level": "random"}
+PREDICTORS = {"tabular": {"width": 16, "depth": 1, "heads": 2, "ffn": 32, "dropout": 0.0}, "graph": {}}
+OBJECTIVES = {"tabular": "mixed_columns", "graph": "scaled_cosine"}
+MASKS = {"tabular": "disjoint_subsets", "graph": "random"}
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +118,12 @@ def make(kind: str, case: str, source):
     cls = registry.get("method", method)
     method_options = dict(method_options)
     if objective is None:
-        objective = OBJECTIVES[kind]
+        objective = OBJECTIVES[folder]
         if objective == "mixed_columns":
             objective_options = {"spec": source.spec, "width": encoder.width}
     if takes == "masker":
-        mask = MASKS[kind] if case == "latent_prediction" else "random"
-        method_options |= {"masker": registry.get("mask", mask)(), "predictor": PREDICTORS[kind]}
+        mask = MASKS[folder] if case == "latent_prediction" else "random"
+        method_options |= {"masker": registry.get("mask", mask)(), "predictor": PREDICTORS[folder]}
     else:
         method_options["views"] = registry.get("views", domain.defaults["views"])()
     if case == "pretext_task":

@@ -22,7 +22,7 @@ def recipe(lambda_: float, lr: float) -> dict:
         "objective": {"name": "barlow_twins", "lambda_": lambda_},
         "optimizer": {"name": "adamw", "lr": lr, "weight_decay": 1e-5},
         "schedule": {"name": "warmup_cosine", "warmup": 0.05},
-        "train": {"batch_size": 512, "epochs": 8, "on_collapse": "off"},
+        "train": {"batch_size": 512, "epochs": 8, "guard_every": 31},
         "evaluate": {"probes": [{"name": "few_shot", "shots": SHOTS}]},
     }
 

@@ -18,7 +18,7 @@ from ssl_domains.core.registry import method
 
 @method("joint_embedding")
 class JointEmbedding(Method):
-    """SimCLR, Barlow Twins, VICReg, SCARF, GRACE, GraphCL, SimSiam: which one is the recipe's choice.
+    """Views compared by an objective: SimCLR, Barlow Twins, VICReg, SimSiam, SCARF, GRACE, GraphCL.
 
     Each view passes by itself (batch-norm statistics are per view, as in the papers). Without
     a predictor the objective sees each unordered pair of views ``(z_i, z_j)``; with one, each

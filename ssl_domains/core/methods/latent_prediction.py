@@ -21,7 +21,7 @@ from ssl_domains.core.registry import method
 
 @method("latent_prediction")
 class LatentPrediction(Method):
-    """I-JEPA, T-JEPA, data2vec, GraphMAE2's latent target: which one is the recipe's choice.
+    """An EMA teacher's tokens predicted where they are hidden: I-JEPA, T-JEPA, data2vec, GraphMAE2.
 
     The teacher reads the whole input without gradient and its tokens are then gathered at the
     targets; the student reads the context only (T-JEPA, ICLR 2025; I-JEPA, CVPR 2023).

@@ -16,7 +16,7 @@ from ssl_domains.core.registry import method
 
 @method("masked_reconstruction")
 class MaskedReconstruction(Method):
-    """MAE, SimMIM, GraphMAE, TERA and masked columns: which one is the domain's and the recipe's choice.
+    """What hidden tokens held: MAE, SimMIM, GraphMAE, TERA, masked columns.
 
     The encoder sees the batch through the mask, the encoder's own predictor gives ``[M, P]``
     for the hidden tokens, and the objective compares them with ``encoder.targets(x)``.

@@ -23,7 +23,9 @@ from ssl_domains.core.registry import method
 
 @method("momentum_contrast")
 class MomentumContrast(Method):
-    """MoCo (CVPR 2020), v2, and v3 (``queue_size: 0``, ``symmetric: true``, a predictor).
+    """Keys of an EMA teacher, negatives from a queue: MoCo (CVPR 2020), v2 and v3.
+
+    v3 is ``queue_size: 0``, ``symmetric: true`` and a predictor.
 
     Args:
         encoder: the student encoder.

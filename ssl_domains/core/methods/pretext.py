@@ -17,7 +17,7 @@ from ssl_domains.core.registry import method
 
 @method("pretext_task")
 class PretextTask(Method):
-    """Rotation prediction, corrupted-cell detection (the mask task of VIME), dropped-edge share ...
+    """A recorded parameter of a view predicted: corrupted cells, dropped edges, rotations.
 
     The target is a recorded parameter of a view; the objective decides its kind:
     ``cross_entropy`` for class numbers ``[B]``, ``binary_cross_entropy`` for booleans

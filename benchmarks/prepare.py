@@ -2,8 +2,9 @@
 
     python benchmarks/prepare.py ROOT
 
-Writes ``letter.csv``, ``satellite.csv`` (R's mlbench), ``wordnet_verbs_nodes.csv`` and
-``wordnet_verbs_edges.csv`` (WordNet 3.0) into ROOT. A file that is there stays.
+Writes into ROOT: ``digits.csv`` (scikit-learn's), ``letter.csv`` and ``satellite.csv`` (R's
+mlbench), ``wordnet_verbs_nodes.csv`` and ``wordnet_verbs_edges.csv`` (WordNet 3.0). A file that
+is there stays.
 """
 
 from __future__ import annotations
@@ -39,6 +40,17 @@ def mlbench(root: Path, name: str, target: str) -> None:
     write(frame, path)
 
 
+def digits(root: Path) -> None:
+    """The 8 x 8 digits that come with scikit-learn, a column a pixel."""
+    from sklearn.datasets import load_digits
+
+    if (root / "digits.csv").exists():
+        return
+    data = load_digits()
+    frame = pd.DataFrame(data.data.astype(int), columns=[f"p{i}" for i in range(64)])
+    write(frame.assign(digit=[f"d{i}" for i in data.target]), root / "digits.csv")
+
+
 def synsets(path: Path) -> Iterator[tuple[str, int, list[str], list[tuple[str, str]], str]]:
     """(offset, lexicographer file, words, [(pointer symbol, target offset)], gloss) of a WordNet file."""
     for line in path.read_text(encoding="latin-1").splitlines():
@@ -72,6 +84,7 @@ def wordnet_verbs(root: Path) -> None:
 
 def main() -> None:
     root = Path(sys.argv[1])
+    digits(root)
     mlbench(root, "LetterRecognition", "letter.csv")
     mlbench(root, "Satellite", "satellite.csv")
     wordnet_verbs(root)

@@ -346,9 +346,7 @@ def _from_hub(source: str) -> Reader:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise DataError(
-            f"data.source: {source} needs the package datasets: pip install 'ssl-domains[hf]'"
-        ) from None
+        raise DataError(f"{source} needs the package datasets: pip install 'ssl-domains[hf]'") from None
     try:
         return HubReader(load_dataset(name, split=split or "train"), source)
     except (OSError, ValueError) as error:

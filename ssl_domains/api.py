@@ -293,7 +293,7 @@ def list_names(
 
     Args:
         kind: ``domains``, ``methods``, ``objectives``, ``recipes``, ``encoders``, ``views``,
-            ``masks``, ``optimizers``, ``schedules`` or ``probes``; default: the first four.
+            ``masks``, ``samplers``, ``optimizers``, ``schedules`` or ``probes``; default: the first four.
         plugin: your own Python files.
 
     Raises:

@@ -146,6 +146,7 @@ def make_trainer(experiment: Experiment, directory: RunDirectory | None, progres
         optimizer=experiment.make_optimizer(),
         schedule=experiment.make_schedule,
         run=directory,
+        sampler=experiment.sampler,
         probe=online_probe(experiment),
         progress=None if progress else False,
     )
@@ -347,5 +348,6 @@ def profile_recipe(
         checked.train,
         optimizer=experiment.make_optimizer(),
         schedule=experiment.make_schedule,
+        sampler=experiment.sampler,
         steps=steps,
     )

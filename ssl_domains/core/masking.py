@@ -1,7 +1,7 @@
 """Masks over layouts, drawn from (run seed, step, index); see :mod:`ssl_domains.core.random`.
 
-A masker never sees data, only where tokens sit. Grid maskers for spans, blocks and tubes
-join this file's folder as their domains arrive; the two here serve sets and graphs.
+A masker never sees data, only where tokens sit. The two here serve sets, grids and graphs; what
+needs the neighbourhood of a grid (blocks, tubes) is in :mod:`ssl_domains.core.grid_masking`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import mask
 
 
-def _share(value: float, name: str) -> float:
+def share(value: float, name: str) -> float:
+    """A checked share of the tokens.
+
+    Raises:
+        ValueError: not strictly between 0 and 1.
+    """
     if not 0.0 < value < 1.0:
         raise ValueError(f"{name} is a share of the tokens and must lie between 0 and 1, got {value}")
     return value
@@ -45,7 +50,7 @@ class RandomMask(Masker):
     layouts: ClassVar[tuple[type, ...]] = (Grid, Set, Graph)
 
     def __init__(self, ratio: float = 0.5, noise: float = 0.0) -> None:
-        self.ratio = _share(ratio, "mask.ratio")
+        self.ratio = share(ratio, "mask.ratio")
         if not 0.0 <= noise <= 1.0:
             raise ValueError(f"mask.noise is a share of the hidden nodes and must lie in [0, 1], got {noise}")
         self.noise = noise

@@ -14,7 +14,9 @@ import pkgutil
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-KINDS = ("domain", "method", "objective", "encoder", "views", "mask", "optimizer", "schedule", "probe")
+KINDS = (
+    "domain", "method", "objective", "encoder", "views", "mask", "sampler", "optimizer", "schedule", "probe",
+)  # fmt: skip
 
 C = TypeVar("C", bound=type)
 
@@ -74,6 +76,11 @@ def views(name: str) -> Callable[[C], C]:
 def mask(name: str) -> Callable[[C], C]:
     """Registers a masker."""
     return register("mask", name)
+
+
+def sampler(name: str) -> Callable[[C], C]:
+    """Registers a sampler."""
+    return register("sampler", name)
 
 
 def optimizer(name: str) -> Callable[[C], C]:

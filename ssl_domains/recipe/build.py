@@ -16,6 +16,7 @@ from ssl_domains.core.errors import DataError, RecipeError, UserError
 from ssl_domains.core.interfaces import Domain, Encoder, Masker, Source, Views, pretrain_rows
 from ssl_domains.core.methods.base import Method
 from ssl_domains.core.objectives.base import Objective
+from ssl_domains.core.samplers import Sampler
 from ssl_domains.core.schedules import Schedule
 from ssl_domains.recipe.schema import Recipe, Section, to_plain
 from ssl_domains.recipe.signatures import parameters
@@ -32,6 +33,7 @@ class Experiment:
         source: the opened data.
         method: built from ``train.seed``, not yet on a device.
         views: the views or None; also given to the evaluation (alignment needs two views).
+        sampler: how rows become batches, or None: shuffled.
     """
 
     recipe: Recipe
@@ -39,6 +41,7 @@ class Experiment:
     source: Source
     method: Method
     views: Views | None
+    sampler: Sampler | None = None
 
     def make_encoder(self, seed: int) -> Encoder:
         """The same encoder at random initialisation, for the baseline."""
@@ -123,6 +126,7 @@ def build(recipe: Recipe, source: Source | None = None) -> Experiment:
 
     views = attempt(lambda: _construct(recipe, "views", spec=source.spec))
     masker = attempt(lambda: _construct(recipe, "mask", spec=source.spec))
+    sampler = attempt(lambda: _construct(recipe, "sampler", spec=source.spec))
     attempt(lambda: _construct(recipe, "optimizer"))
     attempt(lambda: _construct(recipe, "schedule", total_steps=_any_budget(recipe)))
     encoder = attempt(lambda: _encoder(recipe, source))
@@ -130,7 +134,7 @@ def build(recipe: Recipe, source: Source | None = None) -> Experiment:
     if problems:
         raise RecipeError(problems)
     method = _method(recipe, source, encoder, objective, views, masker)
-    return Experiment(recipe, domain, source, method, views)
+    return Experiment(recipe, domain, source, method, views, sampler)
 
 
 def build_encoder(config: Mapping[str, Any]) -> tuple[Domain, Any, Encoder]:

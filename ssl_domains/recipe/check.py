@@ -32,6 +32,7 @@ FILLED: dict[str, frozenset[str]] = {
     "mask": frozenset({"spec"}),
     "method": frozenset({"encoder", "objective", "views", "masker", "spec", "total_steps"}),
     "objective": frozenset({"spec", "width", "total_steps", "n_samples"}),
+    "sampler": frozenset({"spec"}),
     "optimizer": frozenset({"params", "groups", "method"}),
     "schedule": frozenset({"total_steps"}),
 }
@@ -113,6 +114,7 @@ class Checker:
         self._encoder()
         for key, argument in (("views", "views"), ("mask", "masker"), ("objective", "objective")):
             self._part(key, argument, takes, method)
+        self._named("sampler")
         self._named("optimizer", default=_DEFAULT_NAMES["optimizer"])
         self._named("schedule", default=_DEFAULT_NAMES["schedule"])
         self._predictor()

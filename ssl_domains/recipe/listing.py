@@ -114,6 +114,7 @@ KINDS = {
     "encoders": "encoder",
     "views": "views",
     "masks": "mask",
+    "samplers": "sampler",
     "optimizers": "optimizer",
     "schedules": "schedule",
     "probes": "probe",

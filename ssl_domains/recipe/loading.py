@@ -15,7 +15,7 @@ from ssl_domains.recipe.locate import find_recipe, recipe_folder, short
 
 Path_ = tuple[str, ...]
 
-NAMED = ("encoder", "views", "mask", "method", "objective", "optimizer", "schedule")
+NAMED = ("encoder", "views", "mask", "method", "objective", "sampler", "optimizer", "schedule")
 """Sections that name a registered class; a bare string in one of them is its name."""
 
 _ALTERNATIVES = {"train": ("steps", "epochs", "samples"), "schedule": ("warmup_steps", "warmup")}

@@ -37,7 +37,7 @@ class Recipe:
         name: ``tabular/t_jepa`` for a shipped recipe, else the stem of its file.
         domain: name of the domain.
         data: arguments of the domain's ``open``.
-        sections: by key: encoder, views, mask, method, objective, optimizer, schedule; without
+        sections: by key: encoder, views, mask, method, objective, sampler, optimizer, schedule; without
             those that the method does not take.
         train: the trainer's settings (``ssl_domains.trainer.config.TrainConfig``).
         evaluate: what is measured at the end.

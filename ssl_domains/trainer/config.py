@@ -93,13 +93,16 @@ class TrainConfig(BaseModel):
             raise ValueError("batch_size must be at least 1, or 'full'")
         return self
 
-    def budget(self, n_samples: int, *, full_batch: bool = False, world_size: int = 1) -> Budget:
+    def budget(
+        self, n_samples: int, *, full_batch: bool = False, world_size: int = 1, per_epoch: int | None = None
+    ) -> Budget:
         """Resolves batch and budget for a training split of ``n_samples`` rows.
 
         Args:
             n_samples: rows of the training split.
             full_batch: the source always holds the whole data (:attr:`Source.full_batch`).
             world_size: number of processes.
+            per_epoch: batches of an epoch where the sampler counts them; None: by ``batch_size``.
 
         Raises:
             UserError: an empty split, a batch larger than it, or one that cannot be cut evenly.
@@ -124,12 +127,14 @@ class TrainConfig(BaseModel):
             )
         if n_samples < pieces:
             raise UserError(f"{n_samples} training rows are fewer than the {pieces} pieces of a batch")
-        return self._lengths(n_samples, batch - batch % pieces, pieces)
+        return self._lengths(n_samples, batch - batch % pieces, pieces, per_epoch)
 
-    def _lengths(self, n_samples: int, batch: int, pieces: int) -> Budget:
+    def _lengths(self, n_samples: int, batch: int, pieces: int, counted: int | None) -> Budget:
         per_epoch, rest = divmod(n_samples, batch)
         if not self.drop_last and rest >= pieces:
             per_epoch += 1
+        if counted is not None:
+            per_epoch = counted
         if self.steps is not None:
             total = self.steps
         elif self.epochs is not None:

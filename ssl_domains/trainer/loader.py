@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,16 +11,18 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_domains.core.batch import Batch
+from ssl_domains.core.errors import UserError
 from ssl_domains.core.interfaces import Source
+from ssl_domains.core.samplers import InOrder, Sampler, Shuffle
 from ssl_domains.trainer.distributed import cut_share
 
 
 class BatchOrder:
     """The samples of every step: a pure function of the seed, so a position is all a resume needs.
 
-    An epoch is a permutation of the training rows made from ``(seed, epoch)``; its batches are
-    contiguous pieces. A batch is cut into ``accumulate`` micro-batches, and each of these into
-    one equal, contiguous share a process. So the batches do not depend on the number of processes.
+    A sampler cuts an epoch into batches. A batch is cut into ``accumulate`` micro-batches, and each
+    of these into one equal, contiguous share a process. So the batches do not depend on the number
+    of processes.
 
     Args:
         rows: ``[n]`` global row numbers of the training split.
@@ -30,6 +32,7 @@ class BatchOrder:
         accumulate: micro-batches a step.
         rank, world_size: this process, number of processes.
         shuffle: False: the rows in their order (one batch holds all of them).
+        sampler: default: :class:`~ssl_domains.core.samplers.Shuffle`.
     """
 
     def __init__(
@@ -43,11 +46,16 @@ class BatchOrder:
         rank: int = 0,
         world_size: int = 1,
         shuffle: bool = True,
+        sampler: Sampler | None = None,
     ) -> None:
         self.rows = np.asarray(rows, dtype=np.int64)
         self.batch_size, self.steps_per_epoch, self.seed = batch_size, steps_per_epoch, seed
-        self.accumulate, self.rank, self.world_size, self.shuffle = accumulate, rank, world_size, shuffle
-        self._epoch, self._order = -1, self.rows
+        self.accumulate, self.rank, self.world_size = accumulate, rank, world_size
+        self.sampler = sampler or (Shuffle() if shuffle else InOrder())
+        self._plain = sampler is None
+        self._epoch = -1
+        self._batches: Sequence[np.ndarray] = ()
+        self._sizes: dict[int, np.ndarray] = {}
 
     def position(self, step: int) -> tuple[int, int]:
         """``(epoch, batch in the epoch)`` of the step after ``step`` steps."""
@@ -57,10 +65,9 @@ class BatchOrder:
         """``[B]`` the global batch of a step."""
         epoch, number = self.position(step)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._permutation(epoch)
-        found = self._order[number * self.batch_size : (number + 1) * self.batch_size]
-        pieces = self.accumulate * self.world_size
-        return found[: len(found) - len(found) % pieces]
+            self._epoch, self._batches = epoch, self._cut(epoch)
+        found = self._batches[number]
+        return found[: self._whole(len(found))]
 
     def shares(self, step: int) -> list[np.ndarray]:
         """This process's share of each micro-batch of a step."""
@@ -71,15 +78,55 @@ class BatchOrder:
     def samples(self, step: int) -> int:
         """Samples that ``step`` steps have seen, over all processes."""
         epochs, number = self.position(step)
-        left = len(self.rows) - (self.steps_per_epoch - 1) * self.batch_size
-        last = min(left, self.batch_size)
-        last -= last % (self.accumulate * self.world_size)
-        return epochs * ((self.steps_per_epoch - 1) * self.batch_size + last) + number * self.batch_size
+        if self._plain:
+            left = len(self.rows) - (self.steps_per_epoch - 1) * self.batch_size
+            last = self._whole(min(left, self.batch_size))
+            return epochs * ((self.steps_per_epoch - 1) * self.batch_size + last) + number * self.batch_size
+        past = sum(int(self._seen(epoch)[-1]) for epoch in range(epochs))
+        return past + (int(self._seen(epochs)[number]) if number else 0)
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        if not self.shuffle:
-            return self.rows
-        return np.random.default_rng([self.seed, epoch]).permutation(self.rows)
+    def _whole(self, size: int) -> int:
+        """The largest part of a batch that can be cut evenly."""
+        return size - size % (self.accumulate * self.world_size)
+
+    def _seen(self, epoch: int) -> np.ndarray:
+        """``[steps_per_epoch + 1]`` samples before each batch of an epoch, and at its end."""
+        if epoch not in self._sizes:
+            cut = self._batches if epoch == self._epoch else self._cut(epoch)
+            self._sizes[epoch] = np.cumsum([0, *(self._whole(len(batch)) for batch in cut)])
+        return self._sizes[epoch]
+
+    def _cut(self, epoch: int) -> Sequence[np.ndarray]:
+        """The sampler's batches.
+
+        Raises:
+            UserError: it gave another number of them, or one too small to be cut into pieces.
+        """
+        cut = self.sampler.epoch(self.rows, self.batch_size, self.steps_per_epoch, self.seed, epoch)
+        pieces, name = self.accumulate * self.world_size, type(self.sampler).__name__
+        if len(cut) != self.steps_per_epoch:
+            raise UserError(
+                f"sampler {name} gave {len(cut)} batches where {self.steps_per_epoch} were wanted"
+            )
+        if min(map(len, cut)) < pieces:
+            raise UserError(f"sampler {name} gave a batch of fewer than {pieces} rows (a row a piece)")
+        return cut
+
+
+def count_batches(
+    sampler: Sampler | None, source: Source, rows: np.ndarray, batch_size: int | str
+) -> int | None:
+    """Shows a sampler the data; how many batches an epoch has, where it is the sampler who counts.
+
+    Raises:
+        UserError: one batch always holds the whole data, so there is nothing to choose.
+    """
+    if sampler is None:
+        return None
+    if source.full_batch or not isinstance(batch_size, int):
+        raise UserError("sampler: one batch holds the whole data here; remove this section")
+    sampler.prepare(source)
+    return sampler.n_batches(rows, batch_size)
 
 
 def batches(

@@ -25,12 +25,13 @@ from ssl_domains.core.batch import Batch, Output
 from ssl_domains.core.interfaces import Encoder, Source, pretrain_rows
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.random import Draw
+from ssl_domains.core.samplers import Sampler
 from ssl_domains.trainer import saving, setup
 from ssl_domains.trainer.config import Budget, TrainConfig
 from ssl_domains.trainer.display import Display
 from ssl_domains.trainer.distributed import agree, full_tensor, is_main, rank, world_size
 from ssl_domains.trainer.guard import Guard, check_preconditions
-from ssl_domains.trainer.loader import BatchOrder, batches
+from ssl_domains.trainer.loader import BatchOrder, batches, count_batches
 from ssl_domains.trainer.logging import MetricsLog
 from ssl_domains.trainer.meter import Meter
 from ssl_domains.trainer.optimizers import AdamW, OptimizerConfig
@@ -86,6 +87,7 @@ class Trainer:
         schedule: an object with ``apply(optimizer, step)`` (:mod:`ssl_domains.core.schedules`), or
             a callable that makes one from ``total_steps=``; None: constant.
         run: where to save; None: nothing is written.
+        sampler: how the rows of an epoch become batches; None: shuffled.
         probe: ``probe(encoder, step) -> {name: number}`` every ``train.probe_every`` epochs, on the
             main process; must not change the encoder's weights. Its random numbers do not
             disturb the run's.
@@ -110,6 +112,7 @@ class Trainer:
         optimizer: OptimizerConfig | None = None,
         schedule: Any = None,
         run: RunDirectory | None = None,
+        sampler: Sampler | None = None,
         probe: Callable[[Encoder, int], dict[str, float]] | None = None,
         progress: bool | None = None,
         trackers: Sequence[str] = (),
@@ -117,12 +120,15 @@ class Trainer:
         self.method, self.source, self.config, self.run, self.probe = method, source, config, run, probe
         self.device = setup.device_for(config)
         rows = pretrain_rows(source)
-        self.budget: Budget = config.budget(len(rows), full_batch=source.full_batch, world_size=world_size())
+        per_epoch = count_batches(sampler, source, rows, config.batch_size)
+        self.budget: Budget = config.budget(
+            len(rows), full_batch=source.full_batch, world_size=world_size(), per_epoch=per_epoch
+        )
         check_preconditions(method, self.budget.batch_size, len(rows))
         self.order = BatchOrder(
             rows, self.budget.batch_size, self.budget.steps_per_epoch, config.seed,
             accumulate=config.accumulate, rank=rank(), world_size=world_size(),
-            shuffle=self.budget.batch_size + config.accumulate * world_size() <= len(rows),
+            shuffle=self.budget.batch_size + config.accumulate * world_size() <= len(rows), sampler=sampler,
         )  # fmt: skip
         self.optimizer_config = optimizer or AdamW()
         makes = schedule is not None and not hasattr(schedule, "apply")
@@ -306,7 +312,7 @@ class Trainer:
         row: dict[str, Any] = {"step": self.step, "epoch": progress.epoch, "samples": progress.samples}
         row |= self.meter.means() | {"lr": self._rate}
         took = max(now - self._logged, 1e-9)
-        done = (self.step - self._logged_step) * self.budget.batch_size
+        done = progress.samples - self.order.samples(self._logged_step)
         row |= {
             "time/seconds": self.seconds(),
             "time/samples_per_second": done / took,

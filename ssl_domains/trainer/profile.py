@@ -11,6 +11,7 @@ import torch
 
 from ssl_domains.core.interfaces import Source
 from ssl_domains.core.methods.base import Method
+from ssl_domains.core.samplers import Sampler
 from ssl_domains.trainer.config import TrainConfig
 from ssl_domains.trainer.loop import Trainer
 from ssl_domains.trainer.optimizers import OptimizerConfig
@@ -53,13 +54,14 @@ def profile(
     *,
     optimizer: OptimizerConfig | None = None,
     schedule: Any = None,
+    sampler: Sampler | None = None,
     steps: int = 20,
     warmup: int = 5,
 ) -> Profile:
     """Runs some steps, waiting for the device after each part. Nothing is written; weights change.
 
     Args:
-        method, source, config, optimizer, schedule: as for :class:`Trainer`; the budget and the
+        method, source, config, optimizer, schedule, sampler: as for :class:`Trainer`; the budget and the
             checkpoints of ``config`` do not matter.
         steps: measured steps.
         warmup: steps before them that do not count.
@@ -71,6 +73,7 @@ def profile(
         config.model_copy(update=budget),
         optimizer=optimizer,
         schedule=schedule,
+        sampler=sampler,
         progress=False,
     )
     trainer.prepare()

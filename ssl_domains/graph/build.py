@@ -12,6 +12,8 @@ import numpy as np
 from ssl_domains.core.errors import DataError
 from ssl_domains.graph.columns import column_kinds, encode, fit_column
 from ssl_domains.graph.data import GraphSource
+from ssl_domains.graph.features import CodedFeatures
+from ssl_domains.graph.molecules import Options, is_molecules, read_molecules
 from ssl_domains.graph.raw import CleanEdges, RawGraph, check_features, clean_edges, edge_notes
 from ssl_domains.graph.sampling import ranges
 from ssl_domains.graph.spec import GraphSpec, NodeColumn
@@ -30,10 +32,17 @@ def read_raw(
     graph: str | None = None,
     split: str | None = None,
     level: str | None = None,
+    molecules: dict[str, Any] | None = None,
 ) -> RawGraph:
-    """Reads ``source``, or the tables ``nodes`` and ``edges``; see :meth:`GraphDomain.open`."""
+    """Reads ``source``, or the tables ``nodes`` and ``edges``; see :meth:`GraphDomain.open`.
+
+    ``molecules`` are the options that only molecules have (:class:`molecules.Options`).
+    """
     if source is not None and (nodes is not None or edges is not None):
         raise DataError("data: give either data.source, or data.nodes and data.edges, not both")
+    chemical = molecules or {}
+    if source is not None and is_molecules(source, chemical.get("smiles")):
+        return read_molecules(source, Options(label=label, split=split, graph=graph, **chemical))
     if isinstance(source, str | Path) and Path(source).is_dir():
         source, nodes, edges = None, *_tables_in(Path(source))
     if source is not None:
@@ -87,6 +96,8 @@ def fit_columns(
     max_categories: int,
 ) -> tuple[NodeColumn, ...]:
     """Fitted columns of a node table; what is left out goes to ``raw.notes``."""
+    if raw.coded is not None:
+        return raw.columns
     if raw.table is None:
         if text or exclude or columns:
             raise DataError(f"{raw.origin}: data.text, data.exclude and data.columns need a node table")
@@ -108,7 +119,7 @@ def degree_of(clean: CleanEdges, n_nodes: int) -> np.ndarray:
     return np.bincount(clean.edge_index[1], minlength=n_nodes)
 
 
-def node_features(raw: RawGraph, clean: CleanEdges, spec: GraphSpec) -> np.ndarray:
+def node_features(raw: RawGraph, clean: CleanEdges, spec: GraphSpec) -> np.ndarray | CodedFeatures:
     """``[N, F]`` float32: given features, encoded columns, or one-hot degrees.
 
     Raises:
@@ -117,6 +128,8 @@ def node_features(raw: RawGraph, clean: CleanEdges, spec: GraphSpec) -> np.ndarr
     if spec.degree_cap is not None:
         degrees = np.minimum(degree_of(clean, raw.n_nodes), spec.degree_cap)
         return np.eye(spec.degree_cap + 1, dtype=np.float32)[degrees]
+    if raw.coded is not None and raw.columns == spec.columns:
+        return raw.coded
     if spec.columns:
         if raw.table is None:
             wanted = ", ".join(column.name for column in spec.columns)
@@ -161,7 +174,7 @@ def _splits(
 
 def new_spec(raw: RawGraph, clean: CleanEdges, columns: tuple[NodeColumn, ...], **known: Any) -> GraphSpec:
     """The spec of freshly fitted data; ``degree_cap`` is kept only where there are no features."""
-    if columns or raw.features is not None:
+    if columns or raw.features is not None or raw.coded is not None:
         known["degree_cap"] = None
     else:
         raw.notes.append("nodes have no features; they get their one-hot degree")
@@ -172,6 +185,7 @@ def new_spec(raw: RawGraph, clean: CleanEdges, columns: tuple[NodeColumn, ...], 
         columns=columns,
         edge_features=0 if clean.edge_attr is None else clean.edge_attr.shape[1],
         edge_columns=raw.edge_columns,
+        molecules=raw.molecules,
         weighted=clean.edge_weight is not None,
         n_nodes=raw.n_nodes,
         n_edges=clean.edge_index.shape[1],

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_domains.core.batch import Batch
 from ssl_domains.core.errors import DataError
+from ssl_domains.graph.features import CodedFeatures
 from ssl_domains.graph.raw import CleanEdges, RawGraph
 from ssl_domains.graph.sampling import Incoming, neighbourhood, ranges
 from ssl_domains.graph.spec import GraphSpec
@@ -41,7 +42,7 @@ class GraphSource:
         self,
         raw: RawGraph,
         edges: CleanEdges,
-        features: np.ndarray,
+        features: np.ndarray | CodedFeatures,
         spec: GraphSpec,
         splits: dict[str, np.ndarray],
         labels: np.ndarray | None,
@@ -59,13 +60,23 @@ class GraphSource:
             class_names,
         )
         self.raw, self.edges, self.seed = raw, edges, seed
-        self.features = features
+        self.store = features
+        self._dense: np.ndarray | None = None
         self.notes = list(raw.notes)
         self.neighbors = list(neighbors) if neighbors is not None else None
         self.incoming = Incoming.of(edges.edge_index, raw.n_nodes)
         self.full_batch = spec.level == "node" and self.neighbors is None
         self.pretrain_index = self._pretrain_index()
         self._whole: dict[str, Tensor] | None = None
+
+    @property
+    def features(self) -> np.ndarray:
+        """``[N, F]`` float32; features that are held as codes are spread on the first call."""
+        if isinstance(self.store, np.ndarray):
+            return self.store
+        if self._dense is None:
+            self._dense = np.asarray(self.store)
+        return self._dense
 
     def __len__(self) -> int:
         return self.raw.n_nodes if self.spec.level == "node" else len(self.raw.ptr) - 1
@@ -100,7 +111,7 @@ class GraphSource:
         self, nodes: np.ndarray, edge_index: np.ndarray, rows: np.ndarray | slice
     ) -> dict[str, Tensor]:
         """``x``, ``edge_index``, ``edge_attr``, ``edge_weight`` and ``node_index``, with self-loops."""
-        out = {"x": torch.from_numpy(self.features[nodes]), "node_index": torch.from_numpy(nodes)}
+        out = {"x": torch.from_numpy(self.store[nodes]), "node_index": torch.from_numpy(nodes)}
         n = len(nodes)
         loops = np.arange(n) if self.spec.self_loops else np.arange(0)
         joined = np.concatenate([edge_index, np.stack([loops, loops])], axis=1)
@@ -178,7 +189,7 @@ class GraphSource:
     def raw_features(self, indices: np.ndarray) -> np.ndarray:
         """``[n, F]``: nodes: the features; graphs: their mean and a histogram of log2 degrees."""
         if self.spec.level == "node":
-            return self.features[indices]
+            return self.store[indices]
         return self._pooled(self.features, np.asarray(indices))
 
     def raw_baselines(self, indices: np.ndarray) -> dict[str, np.ndarray]:

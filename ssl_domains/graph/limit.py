@@ -40,6 +40,7 @@ def limited(raw: RawGraph, limit: int | None) -> RawGraph:
         graph_ids=graph_ids,
         table=None if raw.table is None else raw.table.iloc[nodes].reset_index(drop=True),
         features=None if raw.features is None else raw.features[nodes],
+        coded=None if raw.coded is None else raw.coded.take(nodes),
         notes=[*raw.notes, f"data.limit: {limit} of {n} samples, evenly spaced"],
     )
     for name in ("labels", "split"):

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.graph.features import CodedFeatures
+from ssl_domains.graph.spec import NodeColumn
 
 
 @dataclass
@@ -32,6 +34,11 @@ class RawGraph:
         graph_ptr: ``[G + 1]`` int64 first node of each graph; nodes are sorted by graph.
         graph_ids: the user's own graph ids, or None.
         notes: sentences about what was mended or left out.
+        coded: features as integer codes, in place of ``features`` or ``table``, or None.
+        columns: what the columns of ``coded`` are.
+        skipped: what could not be read, one line each (the first hundred).
+        n_skipped: how many could not be read.
+        molecules: the graphs are molecules.
     """
 
     origin: str
@@ -49,6 +56,11 @@ class RawGraph:
     graph_ptr: np.ndarray | None = None
     graph_ids: Sequence[Any] | None = None
     notes: list[str] = field(default_factory=list)
+    coded: CodedFeatures | None = None
+    columns: tuple[NodeColumn, ...] = ()
+    skipped: list[str] = field(default_factory=list)
+    n_skipped: int = 0
+    molecules: bool = False
 
     @property
     def n_nodes(self) -> int:

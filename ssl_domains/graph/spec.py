@@ -51,6 +51,7 @@ class GraphSpec:
         edge_columns: names of the edge features.
         weighted: True when edges carry a weight.
         classes: names of the classes, so that new data get the same numbers.
+        molecules: True: ``columns`` and ``edge_columns`` are those of atoms and bonds.
         n_nodes: nodes of the data that the spec was fitted on.
         n_edges: directed edges, without self-loops.
         n_graphs: graphs.
@@ -66,9 +67,26 @@ class GraphSpec:
     edge_columns: tuple[str, ...] = ()
     weighted: bool = False
     classes: tuple[str, ...] = field(default=())
+    molecules: bool = False
     n_nodes: int = 0
     n_edges: int = 0
     n_graphs: int = 1
+
+    def slices(self) -> dict[str, slice]:
+        """Where each node column stands among the features."""
+        out, start = {}, 0
+        for column in self.columns:
+            out[column.name] = slice(start, start + column.width)
+            start += column.width
+        return out
+
+    def edge_slices(self) -> dict[str, slice]:
+        """Where each edge column stands in ``edge_attr``; ``name=category`` columns stand together."""
+        out: dict[str, slice] = {}
+        for place, column in enumerate(self.edge_columns):
+            name = column.split("=")[0]
+            out[name] = slice(out[name].start if name in out else place, place + 1)
+        return out
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -13,8 +13,16 @@ from ssl_domains.core.errors import DataError
 from ssl_domains.graph.columns import column_kinds, encode, fit_column
 from ssl_domains.graph.data import GraphSource
 from ssl_domains.graph.features import CodedFeatures
+from ssl_domains.graph.links import hold_out
 from ssl_domains.graph.molecules import Options, is_molecules, read_molecules
-from ssl_domains.graph.raw import CleanEdges, RawGraph, check_features, clean_edges, edge_notes
+from ssl_domains.graph.raw import (
+    CleanEdges,
+    RawGraph,
+    check_features,
+    clean_edges,
+    degree_features,
+    edge_notes,
+)
 from ssl_domains.graph.sampling import ranges
 from ssl_domains.graph.spec import GraphSpec, NodeColumn
 from ssl_domains.graph.splits import encode_labels, given_splits, random_splits
@@ -126,8 +134,7 @@ def node_features(raw: RawGraph, clean: CleanEdges, spec: GraphSpec) -> np.ndarr
         DataError: not finite, or not what the spec was fitted on.
     """
     if spec.degree_cap is not None:
-        degrees = np.minimum(degree_of(clean, raw.n_nodes), spec.degree_cap)
-        return np.eye(spec.degree_cap + 1, dtype=np.float32)[degrees]
+        return degree_features(degree_of(clean, raw.n_nodes), spec.degree_cap)
     if raw.coded is not None and raw.columns == spec.columns:
         return raw.coded
     if spec.columns:
@@ -212,9 +219,13 @@ def build_source(
     self_loops: bool = True,
     neighbors: Sequence[int] | None = None,
     full_batch_limit: int = 200_000,
+    inductive: bool = False,
+    link_valid: float = 0.0,
+    link_test: float = 0.0,
     seed: int = 0,
 ) -> GraphSource:
     """A source from what was read: fits a new spec, or applies a fitted ``spec`` to new data."""
+    raw, links = hold_out(raw, directed, link_valid, link_test, seed)
     clean = clean_edges(raw, spec.directed if spec else directed)
     raw.notes += edge_notes(clean)
     labels, task, names = _labels(raw, task, spec.classes if spec else ())
@@ -242,7 +253,18 @@ def build_source(
             f"neighbours are sampled, 10 in each of 2 hops"
         )
     return GraphSource(
-        raw, clean, features, spec, splits, labels, task, names, neighbors=neighbors, seed=seed
+        raw,
+        clean,
+        features,
+        spec,
+        splits,
+        labels,
+        task,
+        names,
+        neighbors=neighbors,
+        inductive=inductive,
+        links=links,
+        seed=seed,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import Tensor
 
 from ssl_domains.core.batch import Batch
 from ssl_domains.core.errors import DataError
+from ssl_domains.core.links import Links
 from ssl_domains.graph.features import CodedFeatures
-from ssl_domains.graph.raw import CleanEdges, RawGraph
+from ssl_domains.graph.raw import CleanEdges, RawGraph, degree_features
 from ssl_domains.graph.sampling import Incoming, neighbourhood, ranges
 from ssl_domains.graph.spec import GraphSpec
 
@@ -33,7 +35,11 @@ class GraphSource:
         spec, splits, labels, task, class_names, full_batch: see the protocol. The splits hold
             labelled samples (all samples when there are no labels).
         pretrain_index: ``[n]`` what to pretrain on. Nodes: all of them - a transductive task
-            shows every node and edge, without labels. Graphs: "train" and the unlabelled.
+            shows every node and edge, without labels; inductive: all but validation and test.
+            Graphs: "train" and the unlabelled.
+        inductive: pretraining sees no validation or test node and no edge that touches one
+            (:meth:`for_pretraining`); probes embed all nodes in the whole graph.
+        links: edges held out for link prediction, or None; no batch contains them.
         neighbors: fan-outs of the neighbour sampling, or None.
         notes: what was mended or left out, in sentences.
     """
@@ -50,6 +56,8 @@ class GraphSource:
         class_names: list[str] | None,
         *,
         neighbors: Sequence[int] | None = None,
+        inductive: bool = False,
+        links: Links | None = None,
         seed: int = 0,
     ) -> None:
         self.spec, self.splits, self.labels, self.task, self.class_names = (
@@ -60,6 +68,8 @@ class GraphSource:
             class_names,
         )
         self.raw, self.edges, self.seed = raw, edges, seed
+        self.inductive, self.links = inductive, links
+        self.visible: np.ndarray | None = None
         self.store = features
         self._dense: np.ndarray | None = None
         self.notes = list(raw.notes)
@@ -82,10 +92,30 @@ class GraphSource:
         return self.raw.n_nodes if self.spec.level == "node" else len(self.raw.ptr) - 1
 
     def _pretrain_index(self) -> np.ndarray:
-        if self.spec.level == "node":
+        if self.spec.level == "node" and not self.inductive:
             return np.arange(len(self))
         held_out = np.concatenate([self.splits["valid"], self.splits["test"]])
         return np.setdiff1d(np.arange(len(self)), held_out)
+
+    def for_pretraining(self) -> GraphSource:
+        """The same data as pretraining may see them: itself, or for an inductive task only the
+        nodes of :attr:`pretrain_index` and the edges among them. Row numbers stay."""
+        if not self.inductive or self.spec.level == "graph" or self.visible is not None:
+            return self
+        part = copy.copy(self)
+        part.visible, part._whole = self.pretrain_index, None
+        part.edges = self.edges.among(self.pretrain_index, self.raw.n_nodes)
+        part.incoming = Incoming.of(part.edges.edge_index, self.raw.n_nodes)
+        if self.spec.degree_cap is not None:  # degrees count edges, so they must not count hidden ones
+            part.store = degree_features(np.diff(part.incoming.ptr), self.spec.degree_cap)
+        return part
+
+    def donors(self) -> np.ndarray:
+        """``[n, F]`` features of the nodes that pretraining may see."""
+        if self.spec.level == "node":
+            return self.features[self.pretrain_index]
+        ptr, rows = self.raw.ptr, self.pretrain_index
+        return self.store[ranges(ptr[rows], ptr[rows + 1] - ptr[rows])]
 
     def fetch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The samples with these numbers.
@@ -136,14 +166,28 @@ class GraphSource:
     def _whole_graph(self, index: np.ndarray) -> Any:
         from torch_geometric.data import Data
 
+        shown = np.arange(self.raw.n_nodes) if self.visible is None else self.visible
         if self._whole is None:
-            self._whole = self._tensors(np.arange(self.raw.n_nodes), self.edges.edge_index, slice(None))
-        return Data(**self._whole, seed_index=torch.from_numpy(index), partial=False)
+            edges = self.edges.edge_index
+            inside = edges if self.visible is None else np.searchsorted(shown, edges)
+            self._whole = self._tensors(shown, inside, slice(None))
+        return Data(**self._whole, seed_index=self._seeds(index, shown), partial=False)
+
+    def _seeds(self, index: np.ndarray, shown: np.ndarray) -> Tensor:
+        """Places of the nodes ``index`` among those that are shown."""
+        if self.visible is None:
+            return torch.from_numpy(index)
+        place = np.searchsorted(shown, index).clip(max=len(shown) - 1)
+        if (shown[place] != index).any():
+            raise DataError(f"{self.raw.origin}: validation and test nodes are hidden from pretraining")
+        return torch.from_numpy(place)
 
     def _sampled(self, index: np.ndarray) -> Any:
         from torch_geometric.data import Data
 
         assert self.neighbors is not None
+        if self.visible is not None:
+            self._seeds(index, self.visible)
         if len(np.unique(index)) != len(index):
             raise DataError(
                 f"{self.raw.origin}: a sampled batch needs distinct nodes; lower train.batch_size"

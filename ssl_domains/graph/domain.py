@@ -49,6 +49,9 @@ class GraphDomain(Domain):
         self_loops: bool = True,
         neighbors: Sequence[int] | None = None,
         full_batch_limit: int = 200_000,
+        inductive: bool = False,
+        link_valid: float = 0.0,
+        link_test: float = 0.0,
         smiles: str | None = None,
         atoms: Sequence[str] | None = None,
         bonds: Sequence[str] | None = None,
@@ -85,6 +88,10 @@ class GraphDomain(Domain):
             self_loops: every node gets exactly one self-loop (GraphMAE); False: none has.
             neighbors: fan-out of each hop, such as [10, 10]; -1 takes all. None: full batch.
             full_batch_limit: graphs with more nodes are sampled with [10, 10].
+            inductive: pretraining sees neither validation and test nodes nor their edges; for one
+                large graph. False: it sees all of them, without labels (transductive).
+            link_valid: share of the edges held out to choose by in link prediction.
+            link_test: share of the edges held out for link prediction; no batch contains them.
             smiles: column of ``source`` that holds SMILES; each row becomes a graph (wants RDKit).
             atoms: features of atoms, such as [element, chirality]; None: nine usual ones.
             bonds: features of bonds, such as [type]; None: type, direction, conjugated, ring.
@@ -131,6 +138,9 @@ class GraphDomain(Domain):
             self_loops=self_loops,
             neighbors=neighbors,
             full_batch_limit=full_batch_limit,
+            inductive=inductive,
+            link_valid=link_valid,
+            link_test=link_test,
             seed=seed,
         )
 

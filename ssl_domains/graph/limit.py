@@ -46,7 +46,10 @@ def limited(raw: RawGraph, limit: int | None) -> RawGraph:
     for name in ("labels", "split"):
         values = getattr(raw, name)
         setattr(part, name, None if values is None else values[samples])
-    for name in ("edge_attr", "edge_weight"):
+    for name in ("edge_attr", "edge_weight", "edge_time", "edge_type"):
         values = getattr(raw, name)
         setattr(part, name, None if values is None else values[kept])
+    part.node_type = None if raw.node_type is None else raw.node_type[nodes]
+    if raw.edge_table is not None:
+        part.edge_table = raw.edge_table[kept].reset_index(drop=True)
     return part

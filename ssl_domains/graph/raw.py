@@ -28,6 +28,12 @@ class RawGraph:
         edge_attr: ``[E, F_e]`` float32, or None.
         edge_columns: names of the edge features.
         edge_weight: ``[E]`` float32, or None.
+        edge_time: ``[E]`` float64 days, or None; orders edges for link prediction.
+        edge_table: columns of the edges that are no numbers (a DataFrame of E rows), or None.
+        edge_type: ``[E]`` int64 number of each edge's relation, or None.
+        relations: names of the relations.
+        node_type: ``[N]`` int64 number of each node's type, or None.
+        node_types: names of the types.
         labels: raw labels of the samples ``[n]`` or ``[n, L]``, or None.
         split: ``[n]`` of ``train``, ``valid``, ``test`` or an empty string, or None.
         level: ``node`` or ``graph``.
@@ -50,6 +56,12 @@ class RawGraph:
     edge_attr: np.ndarray | None = None
     edge_columns: tuple[str, ...] = ()
     edge_weight: np.ndarray | None = None
+    edge_time: np.ndarray | None = None
+    edge_table: Any = None
+    edge_type: np.ndarray | None = None
+    relations: tuple[str, ...] = ()
+    node_type: np.ndarray | None = None
+    node_types: tuple[str, ...] = ()
     labels: np.ndarray | None = None
     split: np.ndarray | None = None
     level: str = "node"
@@ -92,6 +104,25 @@ class CleanEdges:
     n_self_loops: int
     n_duplicates: int
     n_isolated: int
+
+    def among(self, nodes: np.ndarray, n_nodes: int) -> CleanEdges:
+        """Only the edges whose two ends are in ``nodes``; node numbers stay."""
+        inside = np.zeros(n_nodes, dtype=bool)
+        inside[nodes] = True
+        kept = inside[self.edge_index].all(axis=0)
+        return CleanEdges(
+            self.edge_index[:, kept],
+            None if self.edge_attr is None else self.edge_attr[kept],
+            None if self.edge_weight is None else self.edge_weight[kept],
+            self.n_self_loops,
+            self.n_duplicates,
+            self.n_isolated,
+        )
+
+
+def degree_features(degrees: np.ndarray, cap: int) -> np.ndarray:
+    """``[N, cap + 1]`` float32 one-hot degrees."""
+    return np.eye(cap + 1, dtype=np.float32)[np.minimum(degrees, cap)]
 
 
 def nearest(name: Any, known: Iterable[Any]) -> str:

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.graph.columns import column_kinds, encode, fit_column
+from ssl_domains.graph.columns import absent_rows, column_kinds, encode, fit_column
 from ssl_domains.graph.data import GraphSource
+from ssl_domains.graph.database import is_database, read_database
+from ssl_domains.graph.edges import encode_edges, match_relations, relation_names
 from ssl_domains.graph.features import CodedFeatures
 from ssl_domains.graph.links import hold_out
 from ssl_domains.graph.molecules import Options, is_molecules, read_molecules
+from ssl_domains.graph.positional import positions
 from ssl_domains.graph.raw import (
     CleanEdges,
     RawGraph,
@@ -40,12 +43,18 @@ def read_raw(
     graph: str | None = None,
     split: str | None = None,
     level: str | None = None,
+    edge_time: str | None = None,
+    edge_type: str | None = None,
+    node_type: str | None = None,
     molecules: dict[str, Any] | None = None,
 ) -> RawGraph:
     """Reads ``source``, or the tables ``nodes`` and ``edges``; see :meth:`GraphDomain.open`.
 
     ``molecules`` are the options that only molecules have (:class:`molecules.Options`).
     """
+    if is_database(source):
+        nodes, edges = read_database(Path(source), nodes, edges)
+        source = None
     if source is not None and (nodes is not None or edges is not None):
         raise DataError("data: give either data.source, or data.nodes and data.edges, not both")
     chemical = molecules or {}
@@ -56,7 +65,9 @@ def read_raw(
     if source is not None:
         from ssl_domains.graph.readers import read_source
 
-        return read_source(source, label, split, level)
+        if node_type is not None:
+            raise DataError("data.node_type needs a node table (data.nodes)")
+        return read_source(source, label, split, level, edge_time, edge_type)
     if edges is None:
         what = "data.nodes is given but data.edges is not" if nodes is not None else "no data"
         raise DataError(f"data: {what}; give data.edges (and data.nodes), or data.source")
@@ -71,6 +82,9 @@ def read_raw(
         label=label,
         split=split,
         graph=graph,
+        edge_time=edge_time,
+        edge_type=edge_type,
+        node_type=node_type,
     )
 
 
@@ -114,7 +128,10 @@ def fit_columns(
     raw.notes += notes
     fitted = []
     for name, kind in kinds.items():
-        column = fit_column(raw.table[name], kind, train, raw.origin, raw.ids, max_words, max_categories)
+        absent = absent_rows(raw.table[name], raw.node_type)
+        column = fit_column(
+            raw.table[name], kind, train, raw.origin, raw.ids, max_words, max_categories, absent
+        )
         if column is None:
             raw.notes.append(f"column {name!r} is constant on the train split and is left out")
         else:
@@ -143,7 +160,7 @@ def node_features(raw: RawGraph, clean: CleanEdges, spec: GraphSpec) -> np.ndarr
             raise DataError(
                 f"{raw.origin}: the encoder was trained with node columns ({wanted}), the data has none"
             )
-        return encode(raw.table, spec.columns, raw.origin, raw.ids)
+        return encode(raw.table, spec.columns, raw.origin, raw.ids, raw.node_type)
     if raw.features is None:
         raise DataError(
             f"{raw.origin}: the encoder was trained with {spec.features} node features, the data has none"
@@ -192,6 +209,9 @@ def new_spec(raw: RawGraph, clean: CleanEdges, columns: tuple[NodeColumn, ...], 
         columns=columns,
         edge_features=0 if clean.edge_attr is None else clean.edge_attr.shape[1],
         edge_columns=raw.edge_columns,
+        relation_names=raw.relations,
+        relations=relation_names(raw.relations, known["directed"], known["self_loops"]),
+        node_types=raw.node_types,
         molecules=raw.molecules,
         weighted=clean.edge_weight is not None,
         n_nodes=raw.n_nodes,
@@ -222,10 +242,15 @@ def build_source(
     inductive: bool = False,
     link_valid: float = 0.0,
     link_test: float = 0.0,
+    random_walk: int = 0,
+    laplacian: int = 0,
     seed: int = 0,
 ) -> GraphSource:
     """A source from what was read: fits a new spec, or applies a fitted ``spec`` to new data."""
     raw, links = hold_out(raw, directed, link_valid, link_test, seed)
+    raw, scales = encode_edges(raw, spec, max_categories)
+    if spec is not None:
+        match_relations(raw, spec)
     clean = clean_edges(raw, spec.directed if spec else directed)
     raw.notes += edge_notes(clean)
     labels, task, names = _labels(raw, task, spec.classes if spec else ())
@@ -241,6 +266,9 @@ def build_source(
             degree_cap=degree_cap,
             directed=directed,
             self_loops=self_loops,
+            edge_scales=scales,
+            random_walk=random_walk,
+            laplacian=laplacian,
             classes=tuple(names or ()),
         )
     _check_edges(raw, clean, spec)
@@ -264,6 +292,7 @@ def build_source(
         neighbors=neighbors,
         inductive=inductive,
         links=links,
+        positional=positions(clean, raw.ptr, spec.random_walk, spec.laplacian, raw.origin),
         seed=seed,
     )
 

@@ -14,6 +14,7 @@ from ssl_domains.core.batch import Batch
 from ssl_domains.core.errors import DataError
 from ssl_domains.core.links import Links
 from ssl_domains.graph.features import CodedFeatures
+from ssl_domains.graph.positional import positions
 from ssl_domains.graph.raw import CleanEdges, RawGraph, degree_features
 from ssl_domains.graph.sampling import Incoming, neighbourhood, ranges
 from ssl_domains.graph.spec import GraphSpec
@@ -25,7 +26,8 @@ class GraphSource:
     ``fetch(indices).x`` is a PyG ``Data`` (nodes) or ``Batch`` (graphs) with
 
     - ``x`` ``[n, F]``, ``edge_index`` ``[2, m]`` (self-loops exactly once when the spec says
-      so, at the end), ``edge_attr`` and ``edge_weight`` when there are any;
+      so, at the end), ``edge_attr``, ``edge_weight`` and ``edge_type`` when there are any;
+    - ``pe`` ``[n, P]`` positional encodings when the spec has any;
     - ``node_index`` ``[n]`` global node numbers; they seed masks and views;
     - node level: ``seed_index`` ``[B]``, where the batch's samples stand among the n nodes;
     - graph level: ``batch`` ``[n]`` and ``ptr`` ``[B + 1]``;
@@ -58,6 +60,7 @@ class GraphSource:
         neighbors: Sequence[int] | None = None,
         inductive: bool = False,
         links: Links | None = None,
+        positional: np.ndarray | None = None,
         seed: int = 0,
     ) -> None:
         self.spec, self.splits, self.labels, self.task, self.class_names = (
@@ -68,7 +71,7 @@ class GraphSource:
             class_names,
         )
         self.raw, self.edges, self.seed = raw, edges, seed
-        self.inductive, self.links = inductive, links
+        self.inductive, self.links, self.positional = inductive, links, positional
         self.visible: np.ndarray | None = None
         self.store = features
         self._dense: np.ndarray | None = None
@@ -108,6 +111,8 @@ class GraphSource:
         part.incoming = Incoming.of(part.edges.edge_index, self.raw.n_nodes)
         if self.spec.degree_cap is not None:  # degrees count edges, so they must not count hidden ones
             part.store = degree_features(np.diff(part.incoming.ptr), self.spec.degree_cap)
+        walk, laplacian = self.spec.random_walk, self.spec.laplacian
+        part.positional = positions(part.edges, self.raw.ptr, walk, laplacian, self.raw.origin)
         return part
 
     def donors(self) -> np.ndarray:
@@ -146,15 +151,19 @@ class GraphSource:
         loops = np.arange(n) if self.spec.self_loops else np.arange(0)
         joined = np.concatenate([edge_index, np.stack([loops, loops])], axis=1)
         out["edge_index"] = torch.from_numpy(joined)
-        for name in ("edge_attr", "edge_weight"):
+        if self.positional is not None:
+            out["pe"] = torch.from_numpy(self.positional[nodes])
+        for name in ("edge_attr", "edge_weight", "edge_type"):
             values = getattr(self.edges, name)
             if values is not None:
                 out[name] = torch.from_numpy(self._with_loops(name, values[rows], edge_index[1], loops))
         return out
 
-    @staticmethod
-    def _with_loops(name: str, values: np.ndarray, target: np.ndarray, loops: np.ndarray) -> np.ndarray:
-        """Edge values, then those of self-loops: weight 1, features the mean over the incoming edges."""
+    def _with_loops(self, name: str, values: np.ndarray, target: np.ndarray, loops: np.ndarray) -> np.ndarray:
+        """Edge values, then those of self-loops: weight 1, a type of their own, features the mean over
+        the incoming edges."""
+        if name == "edge_type":
+            return np.concatenate([values, np.full(len(loops), len(self.spec.relations) - 1)])
         if name == "edge_weight":
             return np.concatenate([values, np.ones(len(loops), dtype=values.dtype)])
         total = np.zeros((len(loops), values.shape[1]), dtype=values.dtype)

@@ -49,6 +49,11 @@ class GraphDomain(Domain):
         self_loops: bool = True,
         neighbors: Sequence[int] | None = None,
         full_batch_limit: int = 200_000,
+        edge_time: str | None = None,
+        edge_type: str | None = None,
+        node_type: str | None = None,
+        random_walk: int = 0,
+        laplacian: int = 0,
         inductive: bool = False,
         link_valid: float = 0.0,
         link_test: float = 0.0,
@@ -62,11 +67,13 @@ class GraphDomain(Domain):
         """Opens graph data and fits scalers and vocabularies on the train split.
 
         Args:
-            source: PyG data, a NetworkX graph, a .graphml, .gml or .gexf file, a folder with
-                nodes.csv and edges.csv, molecules (.smi, .sdf, a folder of such files, or a table with
-                ``smiles``), ``import-graph://PACKAGE`` or ``pyg://CLASS?root=...``; or give the tables:
-            nodes: node table (.csv, .tsv, .parquet, DataFrame); optional beside ``edges``.
-            edges: edge table.
+            source: PyG data, a NetworkX graph, a .graphml, .gml or .gexf file, a folder with nodes.csv
+                and edges.csv, a DuckDB or SQLite file, molecules (.smi, .sdf, a folder of such files,
+                or a table with ``smiles``), ``import-graph://PACKAGE`` or ``pyg://CLASS?root=...``; or
+                give the tables:
+            nodes: node table (.csv, .tsv, .parquet, DataFrame); optional beside ``edges``. With a
+                database as ``source``: name of a table, or a SELECT.
+            edges: edge table; likewise.
             node_id: id column of the node table; usual names are guessed.
             edge_source: source column of the edge table; guessed.
             edge_target: target column of the edge table; guessed.
@@ -88,6 +95,12 @@ class GraphDomain(Domain):
             self_loops: every node gets exactly one self-loop (GraphMAE); False: none has.
             neighbors: fan-out of each hop, such as [10, 10]; -1 takes all. None: full batch.
             full_batch_limit: graphs with more nodes are sampled with [10, 10].
+            edge_time: edge column with times: link prediction holds out the newest edges.
+            edge_type: edge column with the relation, for the encoder ``rgcn``.
+            node_type: node column with the type; columns that a type lacks may be empty for it.
+            random_walk: return probabilities of this many steps as positional encodings
+                (Dwivedi et al., ICLR 2022: 16 to 20).
+            laplacian: this many Laplacian eigenvectors as positional encodings.
             inductive: pretraining sees neither validation and test nodes nor their edges; for one
                 large graph. False: it sees all of them, without labels (transductive).
             link_valid: share of the edges held out to choose by in link prediction.
@@ -113,6 +126,9 @@ class GraphDomain(Domain):
             graph=graph,
             split=split,
             level=level,
+            edge_time=edge_time,
+            edge_type=edge_type,
+            node_type=node_type,
             molecules={
                 "smiles": smiles,
                 "atoms": atoms,
@@ -141,6 +157,8 @@ class GraphDomain(Domain):
             inductive=inductive,
             link_valid=link_valid,
             link_test=link_test,
+            random_walk=random_walk,
+            laplacian=laplacian,
             seed=seed,
         )
 
@@ -162,6 +180,8 @@ class GraphDomain(Domain):
         graph: str | None = None,
         neighbors: Sequence[int] | None = None,
         full_batch_limit: int = 200_000,
+        edge_type: str | None = None,
+        node_type: str | None = None,
         smiles: str | None = None,
         strict: bool = False,
         seed: int = 0,
@@ -172,7 +192,7 @@ class GraphDomain(Domain):
         Args:
             spec: what the encoder was trained with.
             source, nodes, edges, node_id, edge_source, edge_target, label, graph, neighbors,
-                full_batch_limit, smiles, strict, seed: as in :meth:`open`.
+                full_batch_limit, edge_type, node_type, smiles, strict, seed: as in :meth:`open`.
             ignored: keys of the recipe's data section that the spec has settled.
 
         Raises:
@@ -188,6 +208,8 @@ class GraphDomain(Domain):
             label=label,
             graph=graph,
             level=ignored.get("level") or spec.level,
+            edge_type=edge_type,
+            node_type=node_type,
             molecules=_as_trained(spec) | {"smiles": smiles, "strict": strict},
         )
         return build_source(raw, spec, neighbors=neighbors, full_batch_limit=full_batch_limit, seed=seed)

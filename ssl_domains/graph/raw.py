@@ -32,6 +32,7 @@ class RawGraph:
         edge_table: columns of the edges that are no numbers (a DataFrame of E rows), or None.
         edge_type: ``[E]`` int64 number of each edge's relation, or None.
         relations: names of the relations.
+        scale_edges: ``edge_attr`` is numbers of a table, which are standardised.
         node_type: ``[N]`` int64 number of each node's type, or None.
         node_types: names of the types.
         labels: raw labels of the samples ``[n]`` or ``[n, L]``, or None.
@@ -60,6 +61,7 @@ class RawGraph:
     edge_table: Any = None
     edge_type: np.ndarray | None = None
     relations: tuple[str, ...] = ()
+    scale_edges: bool = False
     node_type: np.ndarray | None = None
     node_types: tuple[str, ...] = ()
     labels: np.ndarray | None = None
@@ -96,6 +98,8 @@ class CleanEdges:
         n_self_loops: self-loops found.
         n_duplicates: duplicate edges found.
         n_isolated: nodes without any edge to another node.
+        edge_type: ``[E]`` int64 or None; reversed edges have numbers of their own, and edges of
+            several types between two nodes are no duplicates.
     """
 
     edge_index: np.ndarray
@@ -104,6 +108,7 @@ class CleanEdges:
     n_self_loops: int
     n_duplicates: int
     n_isolated: int
+    edge_type: np.ndarray | None = None
 
     def among(self, nodes: np.ndarray, n_nodes: int) -> CleanEdges:
         """Only the edges whose two ends are in ``nodes``; node numbers stay."""
@@ -117,6 +122,7 @@ class CleanEdges:
             self.n_self_loops,
             self.n_duplicates,
             self.n_isolated,
+            None if self.edge_type is None else self.edge_type[kept],
         )
 
 
@@ -141,7 +147,8 @@ def clean_edges(raw: RawGraph, directed: bool) -> CleanEdges:
     n = raw.n_nodes
     source, target = raw.edges.astype(np.int64)
     loops = source == target
-    n_duplicates = len(source) - len(np.unique(source * n + target))
+    kinds, n_kinds = _kinds(raw, directed)
+    n_duplicates = len(source) - len(np.unique((source * n + target) * n_kinds + kinds))
     rows = np.flatnonzero(~loops)
     if len(rows) == 0:
         found = f"only {int(loops.sum())} self-loops" if loops.any() else "none"
@@ -149,12 +156,16 @@ def clean_edges(raw: RawGraph, directed: bool) -> CleanEdges:
             f"{raw.origin}: a graph needs edges between different nodes, found {found}; "
             f"for rows without edges use the tabular domain"
         )
-    source, target = source[rows], target[rows]
+    source, target, kinds = source[rows], target[rows], kinds[rows]
     if not directed:
         source, target = np.concatenate([source, target]), np.concatenate([target, source])
+        kinds = np.concatenate([kinds, kinds + n_kinds // 2])
         rows = np.concatenate([rows, rows])
-    keys, place, counts = np.unique(target * n + source, return_inverse=True, return_counts=True)
-    edge_index = np.stack([keys % n, keys // n])
+    keys, place, counts = np.unique(
+        (target * n + source) * n_kinds + kinds, return_inverse=True, return_counts=True
+    )
+    pairs = keys // n_kinds
+    edge_index = np.stack([pairs % n, pairs // n])
     seen = np.zeros(n, dtype=bool)
     seen[edge_index.ravel()] = True
     return CleanEdges(
@@ -164,7 +175,15 @@ def clean_edges(raw: RawGraph, directed: bool) -> CleanEdges:
         int(loops.sum()),
         n_duplicates,
         int((~seen).sum()),
+        None if raw.edge_type is None else keys % n_kinds,
     )
+
+
+def _kinds(raw: RawGraph, directed: bool) -> tuple[np.ndarray, int]:
+    """(``[E]`` type of each edge, number of types with the reversed ones); one type for plain edges."""
+    if raw.edge_type is None:
+        return np.zeros(raw.edges.shape[1], dtype=np.int64), 1
+    return raw.edge_type, len(raw.relations) * (1 if directed else 2)
 
 
 def _mean(

@@ -8,7 +8,7 @@ from typing import Any
 from ssl_domains.core.errors import DataError
 
 _TABLE = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".db", ".sqlite", ".duckdb")
-_GRAPH = (".graphml", ".gml", ".gexf", ".pt")
+_GRAPH = (".graphml", ".gml", ".gexf", ".pt", ".smi", ".smiles", ".sdf", ".mol")
 
 
 def guess_domain(source: Any = None, **data: Any) -> str:
@@ -16,12 +16,12 @@ def guess_domain(source: Any = None, **data: Any) -> str:
 
     Args:
         source: a path, a ``scheme://`` name, or an object in memory.
-        data: other keys of the ``data`` section; ``nodes`` or ``edges`` mean a graph.
+        data: other keys of the ``data`` section; ``nodes``, ``edges`` or ``smiles`` mean a graph.
 
     Raises:
         DataError: it cannot be told; names what would settle it.
     """
-    if "nodes" in data or "edges" in data:
+    if "nodes" in data or "edges" in data or "smiles" in data:
         return "graph"
     module = type(source).__module__.split(".")[0]
     if module in ("torch_geometric", "networkx"):
@@ -47,7 +47,9 @@ def _by_name(name: str) -> str | None:
     path = Path(name)
     if path.is_dir():
         stems = {p.stem.lower() for p in path.iterdir()}
-        if {"nodes", "edges"} <= stems or "edges" in stems:
+        if "edges" in stems or any(
+            p.name.lower().removesuffix(".gz").endswith(_GRAPH) for p in path.iterdir()
+        ):
             return "graph"
         if any(p.suffix.lower() in _TABLE or p.name == "dataset_info.json" for p in path.iterdir()):
             return "tabular"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ssl_domains.api import RecipeLike, Run, default_run
 from ssl_domains.core.errors import RunError
-from ssl_domains.core.interfaces import Encoder
+from ssl_domains.core.interfaces import Encoder, pretrain_source
 from ssl_domains.evaluation import check_expectations, evaluate_encoder, write_model_card, write_report
 from ssl_domains.evaluation.results import Evaluation
 from ssl_domains.recipe.build import Experiment, build
@@ -141,7 +141,7 @@ def make_trainer(experiment: Experiment, directory: RunDirectory | None, progres
     """
     return Trainer(
         experiment.method,
-        experiment.source,
+        pretrain_source(experiment.source),
         experiment.recipe.train,
         optimizer=experiment.make_optimizer(),
         schedule=experiment.make_schedule,
@@ -344,7 +344,7 @@ def profile_recipe(
     experiment = build(checked)
     return profile(
         experiment.method,
-        experiment.source,
+        pretrain_source(experiment.source),
         checked.train,
         optimizer=experiment.make_optimizer(),
         schedule=experiment.make_schedule,

@@ -65,6 +65,13 @@ def pretrain_rows(source: Source) -> np.ndarray:
     return np.asarray(source.splits["train"] if rows is None else rows, dtype=np.int64)
 
 
+def pretrain_source(source: Source) -> Source:
+    """The data as pretraining may see them: ``source.for_pretraining()`` where the source has it (an
+    inductive graph without its held-out nodes), else the source itself."""
+    make = getattr(source, "for_pretraining", None)
+    return source if make is None else make()
+
+
 class Encoder(nn.Module):
     """Base of all encoders.
 

@@ -16,6 +16,7 @@ from ssl_domains.evaluation.baselines import MakeEncoder
 from ssl_domains.evaluation.data import LabelledRows, ProbeData, labelled_rows, subset
 from ssl_domains.evaluation.embeddings import extract
 from ssl_domains.evaluation.probes import Probe, build_probe
+from ssl_domains.evaluation.protocols import Features, ProtocolProbe
 from ssl_domains.evaluation.results import Evaluation, MapSample, Row
 from ssl_domains.evaluation.unlabelled import diagnose, neighbour_table, view_measures
 
@@ -96,21 +97,35 @@ class _Evaluator:
         device: str,
         say: Callable[[str], None],
     ) -> None:
-        self.source, self.probes, self.seeds, self.say = source, probes, seeds, say
+        self.source, self.seeds, self.say = source, seeds, say
         self.options: dict[str, Any] = {"batch_size": batch_size, "device": device}
         found = labelled_rows(source, max_rows)
         self.labelled: LabelledRows | None = None if isinstance(found, str) else found
         self.result = Evaluation(task=source.task, class_names=source.class_names, width=0)
         self.result.notes += [found] if isinstance(found, str) else found.notes
+        self.probes = self._possible(probes)
         self.diagnosed = subset(np.arange(len(source)), diagnostic_rows)
         self.mapped = self._map_rows(map_rows)
         wanted = [self.diagnosed, self.mapped]
         if self.labelled is not None:
             wanted += list(self.labelled.rows.values())
             self.result.n_rows = {name: len(rows) for name, rows in self.labelled.rows.items()}
+        wanted += [probe.rows(source) for probe in self.probes if isinstance(probe, ProtocolProbe)]
         self.index = np.unique(np.concatenate(wanted))
         labels = None if source.labels is None else np.asarray(source.labels)[self.mapped]
         self.result.sample = MapSample(self.mapped, {}, labels)
+
+    def _possible(self, probes: list[Probe]) -> list[Probe]:
+        """The probes that these data allow; a note says why another does not run."""
+        found: list[Probe] = []
+        for probe in probes:
+            if isinstance(probe, ProtocolProbe):
+                why = probe.why_not(self.source, self.labelled)
+                self.result.notes += [why] if why else []
+                found += [] if why else [probe]
+            elif self.labelled is not None:
+                found.append(probe)
+        return found
 
     def _map_rows(self, n: int) -> np.ndarray:
         if self.labelled is not None and len(self.labelled.rows["test"]) >= min(n, 200):
@@ -135,7 +150,7 @@ class _Evaluator:
         self.result.width = z.shape[1]
         self.z = z
         self._describe("pretrained", encoder, z, views)
-        for probe in self.probes if self.labelled is not None else []:
+        for probe in self.probes:
             with self._part(f"probe {probe.key}", f"{probe.key} on the pretrained encoder"):
                 seeds = self.seeds if probe.draws else [0]
                 self._add(
@@ -151,18 +166,19 @@ class _Evaluator:
                 z = extract(encoder, self.source, self.index, **self.options)
                 if number == 1:
                     self._describe("random", encoder, z, views)
-                for probe in self.probes if self.labelled is not None else []:
+                for probe in self.probes:
                     found[probe.key].append(self._fit(probe, z, encoder, seed))
-        for probe in self.probes if self.labelled is not None else []:
+        for probe in self.probes:
             drawn = f", each with its own {probe.draws}" if probe.draws else ""
             self._add("random", probe, found[probe.key], f"encoder initialisations{drawn}")
 
     def raw(self, tree: bool) -> None:
         """The domain's plain features, and trees on them."""
-        if self.labelled is None:
+        if not self.probes:
             return
         for name, x in baselines.raw_baselines(self.source, self.index).items():
-            full = baselines.filled(x, self._at(self.labelled.rows["train"]))
+            known = np.arange(len(x)) if self.labelled is None else self._at(self.labelled.rows["train"])
+            full = baselines.filled(x, known)
             for probe in self.probes:
                 if probe.tunes_encoder:
                     continue
@@ -171,7 +187,7 @@ class _Evaluator:
                     self._add(
                         name, probe, [self._fit(probe, full, None, seed) for seed in seeds], probe.draws
                     )
-            if tree and name == "raw":
+            if tree and name == "raw" and self.labelled is not None:
                 with self._part("trees", "gradient-boosted trees on raw features"):
                     self._trees(self.labelled.data(x, self.index))
 
@@ -196,6 +212,8 @@ class _Evaluator:
 
     def _fit(self, probe: Probe, z: np.ndarray, encoder: Encoder | None, seed: int) -> tuple[Scores, Scores]:
         """Scores, and (for a probe that draws nothing) their bootstrap deviations."""
+        if isinstance(probe, ProtocolProbe):
+            return probe.measure(Features(z, self.index, self.source, self.labelled), seed), {}
         assert self.labelled is not None
         if probe.tunes_encoder:
             prediction = probe.predict_encoder(encoder, self.source, self.labelled, seed)  # type: ignore[attr-defined]
@@ -208,13 +226,17 @@ class _Evaluator:
     def _add(self, features: str, probe: Probe, found: list[tuple[Scores, Scores]], drawn: str) -> None:
         scores = {name: float(np.mean([s[name] for s, _ in found])) for name in found[0][0]}
         if not drawn:
-            self._rows(features, probe.key, scores, found[0][1], RESAMPLES, "resamples of the test rows")
+            resampled = "resamples of the test rows"
+            self._rows(features, probe.key, scores, found[0][1], RESAMPLES, resampled, _main(probe))
             return
         spread = {name: metrics.deviation([s[name] for s, _ in found]) for name in scores}
-        self._rows(features, probe.key, scores, spread, len(found), drawn)
+        self._rows(features, probe.key, scores, spread, len(found), drawn, _main(probe))
 
-    def _rows(self, features: str, probe: str, scores: Scores, spread: Scores, n: int, drawn: str) -> None:
-        main = metrics.MAIN[self.labelled.task] if self.labelled is not None else ""
+    def _rows(
+        self, features: str, probe: str, scores: Scores, spread: Scores, n: int, drawn: str, main: str = ""
+    ) -> None:
+        if not main and self.labelled is not None:
+            main = metrics.MAIN[self.labelled.task]
         self.result.rows += [
             Row(features, probe, name, value, spread.get(name, float("nan")), n, drawn, name == main)
             for name, value in scores.items()
@@ -228,3 +250,8 @@ class _Evaluator:
                 f"the encoder's embeddings are not finite for {len(bad)} of {len(z)} rows (first: {first!r});"
                 " look for NaN in the run's log, or lower the learning rate"
             )
+
+
+def _main(probe: Probe) -> str:
+    """A protocol's own main score; empty: the task's."""
+    return probe.main if isinstance(probe, ProtocolProbe) else ""

@@ -23,6 +23,9 @@ TITLES = {
     "mae": "MAE",
     "micro_f1": "micro F1",
     "map": "mAP",
+    "nmi": "NMI",
+    "ari": "ARI",
+    "average_precision": "average precision",
 }
 
 

@@ -51,7 +51,7 @@ def build_probe(what: str | Mapping[str, Any] | Probe) -> Probe:
     Raises:
         RecipeError: no such probe (with the nearest name), or an option that it does not take.
     """
-    from ssl_domains.evaluation import finetune, knn  # noqa: F401  (they register themselves)
+    from ssl_domains.evaluation import finetune, knn, protocols  # noqa: F401  (they register themselves)
 
     if isinstance(what, Probe):
         what.key = what.key or what.registered_name

@@ -184,11 +184,11 @@ def _scores(evaluation: Evaluation) -> str:
     n = ", ".join(f"{count:,} {split}" for split, count in evaluation.n_rows.items())
     metric = TITLES.get(main[0].metric, main[0].metric)
     caption = f"{metric[0].upper()}{metric[1:]} on the test rows; the best of each column is bold. Rows: {n}."
-    rows = [_score_row(evaluation, name, probes, main[0].metric) for name in features]
-    table = page.table(["features", *(probe_title(p) for p in probes)], rows, caption=caption)
+    rows = [_score_row(evaluation, name, probes) for name in features]
+    titles = {row.probe: _column_title(row, main[0].metric) for row in main}
+    table = page.table(["features", *(titles[p] for p in probes)], rows, caption=caption)
     columns = [  # the trees have no probe: they stand in every panel
-        (probe_title(p), [(r.features, r.mean, r.std) for r in main if r.probe in (p, "trees")])
-        for p in probes
+        (titles[p], [(r.features, r.mean, r.std) for r in main if r.probe in (p, "trees")]) for p in probes
     ]
     chart = plots.score_chart(columns, {name: features_title(name) for name in features}) if columns else ""
     return page.section(
@@ -197,7 +197,13 @@ def _scores(evaluation: Evaluation) -> str:
     )  # fmt: skip
 
 
-def _score_row(evaluation: Evaluation, features: str, probes: Sequence[str], metric: str) -> str:
+def _column_title(row: Row, metric: str) -> str:
+    """The probe, and its metric where that is not the one that the caption names."""
+    title = probe_title(row.probe)
+    return title if row.metric == metric else f"{title}, {TITLES.get(row.metric, row.metric)}"
+
+
+def _score_row(evaluation: Evaluation, features: str, probes: Sequence[str]) -> str:
     label = page.dot(plots.COLOURS.get(features.split(":")[0], plots.OTHER)) + esc(features_title(features))
     if features == "trees":
         found = evaluation.find("trees", "trees")
@@ -206,7 +212,7 @@ def _score_row(evaluation: Evaluation, features: str, probes: Sequence[str], met
     cells = []
     for probe in probes:
         found = evaluation.find(probe, features)
-        best = found is not None and found.mean == evaluation.best(probe, metric)
+        best = found is not None and found.mean == evaluation.best(probe, found.metric)
         cells.append(cell(_score(found) if found else "–", best=best))
     return page.row(label, cells)
 

@@ -167,7 +167,7 @@ def apply(x: Any, features: Tensor, keep_edges: Tensor, kept_nodes: Tensor | Non
     out = copy.copy(x)
     out.x = features
     out.edge_index = x.edge_index[:, keep_edges]
-    for name in ("edge_attr", "edge_weight"):
+    for name in ("edge_attr", "edge_weight", "edge_type"):
         if x.get(name) is not None:
             out[name] = x[name][keep_edges]
     if kept_nodes is not None:

@@ -10,9 +10,22 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.graph.columns import column_kinds, encode, fit_column
+from ssl_domains.graph.columns import absent_rows, column_kinds, encode, fit_column
 from ssl_domains.graph.data import GraphSource
-from ssl_domains.graph.raw import CleanEdges, RawGraph, check_features, clean_edges, edge_notes
+from ssl_domains.graph.database import is_database, read_database
+from ssl_domains.graph.edges import encode_edges, match_relations, relation_names
+from ssl_domains.graph.features import CodedFeatures
+from ssl_domains.graph.links import hold_out
+from ssl_domains.graph.molecules import Options, is_molecules, read_molecules
+from ssl_domains.graph.positional import positions
+from ssl_domains.graph.raw import (
+    CleanEdges,
+    RawGraph,
+    check_features,
+    clean_edges,
+    degree_features,
+    edge_notes,
+)
 from ssl_domains.graph.sampling import ranges
 from ssl_domains.graph.spec import GraphSpec, NodeColumn
 from ssl_domains.graph.splits import encode_labels, given_splits, random_splits
@@ -30,16 +43,31 @@ def read_raw(
     graph: str | None = None,
     split: str | None = None,
     level: str | None = None,
+    edge_time: str | None = None,
+    edge_type: str | None = None,
+    node_type: str | None = None,
+    molecules: dict[str, Any] | None = None,
 ) -> RawGraph:
-    """Reads ``source``, or the tables ``nodes`` and ``edges``; see :meth:`GraphDomain.open`."""
+    """Reads ``source``, or the tables ``nodes`` and ``edges``; see :meth:`GraphDomain.open`.
+
+    ``molecules`` are the options that only molecules have (:class:`molecules.Options`).
+    """
+    if is_database(source):
+        nodes, edges = read_database(Path(source), nodes, edges)
+        source = None
     if source is not None and (nodes is not None or edges is not None):
         raise DataError("data: give either data.source, or data.nodes and data.edges, not both")
+    chemical = molecules or {}
+    if source is not None and is_molecules(source, chemical.get("smiles")):
+        return read_molecules(source, Options(label=label, split=split, graph=graph, **chemical))
     if isinstance(source, str | Path) and Path(source).is_dir():
         source, nodes, edges = None, *_tables_in(Path(source))
     if source is not None:
         from ssl_domains.graph.readers import read_source
 
-        return read_source(source, label, split, level)
+        if node_type is not None:
+            raise DataError("data.node_type needs a node table (data.nodes)")
+        return read_source(source, label, split, level, edge_time, edge_type)
     if edges is None:
         what = "data.nodes is given but data.edges is not" if nodes is not None else "no data"
         raise DataError(f"data: {what}; give data.edges (and data.nodes), or data.source")
@@ -54,6 +82,9 @@ def read_raw(
         label=label,
         split=split,
         graph=graph,
+        edge_time=edge_time,
+        edge_type=edge_type,
+        node_type=node_type,
     )
 
 
@@ -87,6 +118,8 @@ def fit_columns(
     max_categories: int,
 ) -> tuple[NodeColumn, ...]:
     """Fitted columns of a node table; what is left out goes to ``raw.notes``."""
+    if raw.coded is not None:
+        return raw.columns
     if raw.table is None:
         if text or exclude or columns:
             raise DataError(f"{raw.origin}: data.text, data.exclude and data.columns need a node table")
@@ -95,7 +128,10 @@ def fit_columns(
     raw.notes += notes
     fitted = []
     for name, kind in kinds.items():
-        column = fit_column(raw.table[name], kind, train, raw.origin, raw.ids, max_words, max_categories)
+        absent = absent_rows(raw.table[name], raw.node_type)
+        column = fit_column(
+            raw.table[name], kind, train, raw.origin, raw.ids, max_words, max_categories, absent
+        )
         if column is None:
             raw.notes.append(f"column {name!r} is constant on the train split and is left out")
         else:
@@ -108,22 +144,23 @@ def degree_of(clean: CleanEdges, n_nodes: int) -> np.ndarray:
     return np.bincount(clean.edge_index[1], minlength=n_nodes)
 
 
-def node_features(raw: RawGraph, clean: CleanEdges, spec: GraphSpec) -> np.ndarray:
+def node_features(raw: RawGraph, clean: CleanEdges, spec: GraphSpec) -> np.ndarray | CodedFeatures:
     """``[N, F]`` float32: given features, encoded columns, or one-hot degrees.
 
     Raises:
         DataError: not finite, or not what the spec was fitted on.
     """
     if spec.degree_cap is not None:
-        degrees = np.minimum(degree_of(clean, raw.n_nodes), spec.degree_cap)
-        return np.eye(spec.degree_cap + 1, dtype=np.float32)[degrees]
+        return degree_features(degree_of(clean, raw.n_nodes), spec.degree_cap)
+    if raw.coded is not None and raw.columns == spec.columns:
+        return raw.coded
     if spec.columns:
         if raw.table is None:
             wanted = ", ".join(column.name for column in spec.columns)
             raise DataError(
                 f"{raw.origin}: the encoder was trained with node columns ({wanted}), the data has none"
             )
-        return encode(raw.table, spec.columns, raw.origin, raw.ids)
+        return encode(raw.table, spec.columns, raw.origin, raw.ids, raw.node_type)
     if raw.features is None:
         raise DataError(
             f"{raw.origin}: the encoder was trained with {spec.features} node features, the data has none"
@@ -161,7 +198,7 @@ def _splits(
 
 def new_spec(raw: RawGraph, clean: CleanEdges, columns: tuple[NodeColumn, ...], **known: Any) -> GraphSpec:
     """The spec of freshly fitted data; ``degree_cap`` is kept only where there are no features."""
-    if columns or raw.features is not None:
+    if columns or raw.features is not None or raw.coded is not None:
         known["degree_cap"] = None
     else:
         raw.notes.append("nodes have no features; they get their one-hot degree")
@@ -172,6 +209,10 @@ def new_spec(raw: RawGraph, clean: CleanEdges, columns: tuple[NodeColumn, ...], 
         columns=columns,
         edge_features=0 if clean.edge_attr is None else clean.edge_attr.shape[1],
         edge_columns=raw.edge_columns,
+        relation_names=raw.relations,
+        relations=relation_names(raw.relations, known["directed"], known["self_loops"]),
+        node_types=raw.node_types,
+        molecules=raw.molecules,
         weighted=clean.edge_weight is not None,
         n_nodes=raw.n_nodes,
         n_edges=clean.edge_index.shape[1],
@@ -198,9 +239,18 @@ def build_source(
     self_loops: bool = True,
     neighbors: Sequence[int] | None = None,
     full_batch_limit: int = 200_000,
+    inductive: bool = False,
+    link_valid: float = 0.0,
+    link_test: float = 0.0,
+    random_walk: int = 0,
+    laplacian: int = 0,
     seed: int = 0,
 ) -> GraphSource:
     """A source from what was read: fits a new spec, or applies a fitted ``spec`` to new data."""
+    raw, links = hold_out(raw, directed, link_valid, link_test, seed)
+    raw, scales = encode_edges(raw, spec, max_categories)
+    if spec is not None:
+        match_relations(raw, spec)
     clean = clean_edges(raw, spec.directed if spec else directed)
     raw.notes += edge_notes(clean)
     labels, task, names = _labels(raw, task, spec.classes if spec else ())
@@ -216,6 +266,9 @@ def build_source(
             degree_cap=degree_cap,
             directed=directed,
             self_loops=self_loops,
+            edge_scales=scales,
+            random_walk=random_walk,
+            laplacian=laplacian,
             classes=tuple(names or ()),
         )
     _check_edges(raw, clean, spec)
@@ -228,7 +281,19 @@ def build_source(
             f"neighbours are sampled, 10 in each of 2 hops"
         )
     return GraphSource(
-        raw, clean, features, spec, splits, labels, task, names, neighbors=neighbors, seed=seed
+        raw,
+        clean,
+        features,
+        spec,
+        splits,
+        labels,
+        task,
+        names,
+        neighbors=neighbors,
+        inductive=inductive,
+        links=links,
+        positional=positions(clean, raw.ptr, spec.random_walk, spec.laplacian, raw.origin),
+        seed=seed,
     )
 
 

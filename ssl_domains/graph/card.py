@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ssl_domains.graph.features import CodedFeatures
+
 if TYPE_CHECKING:
     from ssl_domains.graph.data import GraphSource
 
@@ -29,7 +31,7 @@ def card(source: GraphSource) -> dict[str, Any]:
             zip(("min", "25%", "50%", "75%", "max"), np.quantile(degrees, [0, 0.25, 0.5, 0.75, 1]).tolist())
         ),
         "features": source.spec.features,
-        "feature_sparsity": round(float((source.features == 0).mean()), 4),
+        "feature_sparsity": round(sparsity(source.store), 4),
         "edge_features": source.spec.edge_features,
         "splits": {name: len(rows) for name, rows in source.splits.items()},
         "notes": source.notes,
@@ -41,9 +43,17 @@ def card(source: GraphSource) -> dict[str, Any]:
             "mean": float(sizes.mean()),
             "max": int(sizes.max()),
         }
+    if source.raw.n_skipped:
+        numbers["skipped"] = source.raw.n_skipped
+        numbers["skipped_list"] = source.raw.skipped
     if source.task is not None:
         numbers.update(label_numbers(source))
     return numbers
+
+
+def sparsity(features: np.ndarray | CodedFeatures) -> float:
+    """Share of zeros among the features."""
+    return features.sparsity() if isinstance(features, CodedFeatures) else float((features == 0).mean())
 
 
 def label_numbers(source: GraphSource) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.graph.features import CodedFeatures, code_type
 from ssl_domains.graph.raw import nearest
 from ssl_domains.graph.spec import NodeColumn
 
@@ -86,8 +87,18 @@ def column_kinds(
     return kinds, notes
 
 
-def numbers(series: pd.Series, origin: str, ids: Sequence[Any]) -> np.ndarray:
-    """``[N]`` float64 of a numeric column.
+def absent_rows(series: pd.Series, node_type: np.ndarray | None) -> np.ndarray | None:
+    """``[N]`` bool: nodes of types that have no value in this column at all; None without types."""
+    if node_type is None:
+        return None
+    known = np.bincount(node_type, weights=series.notna().to_numpy(dtype=np.float64))
+    return np.asarray(known[node_type] == 0)
+
+
+def numbers(
+    series: pd.Series, origin: str, ids: Sequence[Any], absent: np.ndarray | None = None
+) -> np.ndarray:
+    """``[N]`` float64 of a numeric column, NaN for nodes that are ``absent`` (:func:`absent_rows`).
 
     Raises:
         DataError: a value is missing, infinite or no number; names column and node.
@@ -99,8 +110,9 @@ def numbers(series: pd.Series, origin: str, ids: Sequence[Any]) -> np.ndarray:
         values = days.to_numpy(dtype=np.float64)
     else:
         values = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad) == len(values):
+    wrong = ~np.isfinite(values)
+    bad = np.flatnonzero(wrong if absent is None else wrong & ~absent)
+    if wrong.all():
         raise DataError(
             f"{origin}: column {series.name!r} has no number at all; leave it out with data.exclude"
         )
@@ -126,6 +138,7 @@ def fit_column(
     ids: Sequence[Any],
     max_words: int,
     max_categories: int,
+    absent: np.ndarray | None = None,
 ) -> NodeColumn | None:
     """Fits one column on the rows ``train``; None when it is constant there.
 
@@ -137,11 +150,13 @@ def fit_column(
         ids: node ids, for messages.
         max_words: cap of a vocabulary (the words in most documents).
         max_categories: cap of a one-hot (the most frequent categories).
+        absent: ``[N]`` nodes that need no number, or None.
     """
     name = str(series.name)
     if kind == "numeric":
-        values = numbers(series, origin, ids)[train]
-        std = float(values.std())
+        values = numbers(series, origin, ids, absent)[train]
+        values = values[np.isfinite(values)]
+        std = float(values.std()) if len(values) else 0.0
         return NodeColumn(name, "numeric", float(values.mean()), std) if std > 0 else None
     if kind == "categorical":
         values_ = _categories(series.iloc[train])
@@ -165,17 +180,21 @@ def _fit_text(name: str, documents: list[list[str]], max_words: int) -> NodeColu
     return NodeColumn(name, "text", words=tuple(word for word, _ in kept), idf=idf)
 
 
-def encode_column(series: pd.Series, column: NodeColumn, origin: str, ids: Sequence[Any]) -> np.ndarray:
-    """``[N, column.width]`` float32. Unknown categories and words give zeros."""
+def encode_column(
+    series: pd.Series, column: NodeColumn, origin: str, ids: Sequence[Any], absent: np.ndarray | None = None
+) -> np.ndarray:
+    """A number ``[N]`` float32, codes ``[N]`` of categories, or ``[N, width]`` of a text. Unknown
+    categories (code -1) and words give zeros, as do nodes that are ``absent``."""
     if column.kind == "numeric":
-        return (((numbers(series, origin, ids) - column.mean) / column.std)[:, None]).astype(np.float32)
+        scaled = (numbers(series, origin, ids, absent) - column.mean) / column.std
+        return np.nan_to_num(scaled).astype(np.float32)
     place = {word: i for i, word in enumerate(column.words)}
-    out = np.zeros((len(series), column.width), dtype=np.float32)
     if column.kind == "categorical":
-        for row, value in enumerate(_categories(series)):
-            if value in place:
-                out[row, place[value]] = 1.0
-        return out
+        import pandas as pd
+
+        words = series.astype(object).where(series.notna(), MISSING).astype(str)
+        return pd.Categorical(words, categories=list(column.words)).codes.astype(code_type(column.width))
+    out = np.zeros((len(series), column.width), dtype=np.float32)
     idf = np.asarray(column.idf, dtype=np.float32)
     for row, value in enumerate(series):
         for word, count in Counter(words_of(value)).items():
@@ -184,8 +203,14 @@ def encode_column(series: pd.Series, column: NodeColumn, origin: str, ids: Seque
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
 
 
-def encode(table: pd.DataFrame, columns: Iterable[NodeColumn], origin: str, ids: Sequence[Any]) -> np.ndarray:
-    """``[N, F]`` float32 of all fitted columns.
+def encode(
+    table: pd.DataFrame,
+    columns: Sequence[NodeColumn],
+    origin: str,
+    ids: Sequence[Any],
+    node_type: np.ndarray | None = None,
+) -> np.ndarray | CodedFeatures:
+    """``[N, F]`` float32 of all fitted columns; without a text column, kept as codes.
 
     Raises:
         DataError: a column that the encoder was trained with is missing.
@@ -197,5 +222,13 @@ def encode(table: pd.DataFrame, columns: Iterable[NodeColumn], origin: str, ids:
             raise DataError(
                 f"{origin}: the encoder was trained with column {column.name!r}, which is missing{near}"
             )
-        parts.append(encode_column(table[column.name], column, origin, ids))
-    return np.concatenate(parts, axis=1)
+        absent = absent_rows(table[column.name], node_type)
+        parts.append(encode_column(table[column.name], column, origin, ids, absent))
+    kinds = {column.kind for column in columns}
+    if "categorical" in kinds and "text" not in kinds:
+        return CodedFeatures(parts, [column.width for column in columns])
+    dense = [
+        part if part.ndim == 2 else CodedFeatures([part], [column.width])[:]
+        for part, column in zip(parts, columns)
+    ]
+    return np.concatenate(dense, axis=1)

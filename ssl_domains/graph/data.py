@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from ssl_domains.core.batch import Batch
 from ssl_domains.core.errors import DataError
-from ssl_domains.graph.raw import CleanEdges, RawGraph
+from ssl_domains.core.links import Links
+from ssl_domains.graph.features import CodedFeatures
+from ssl_domains.graph.positional import positions
+from ssl_domains.graph.raw import CleanEdges, RawGraph, degree_features
 from ssl_domains.graph.sampling import Incoming, neighbourhood, ranges
 from ssl_domains.graph.spec import GraphSpec
 
@@ -22,7 +26,8 @@ class GraphSource:
     ``fetch(indices).x`` is a PyG ``Data`` (nodes) or ``Batch`` (graphs) with
 
     - ``x`` ``[n, F]``, ``edge_index`` ``[2, m]`` (self-loops exactly once when the spec says
-      so, at the end), ``edge_attr`` and ``edge_weight`` when there are any;
+      so, at the end), ``edge_attr``, ``edge_weight`` and ``edge_type`` when there are any;
+    - ``pe`` ``[n, P]`` positional encodings when the spec has any;
     - ``node_index`` ``[n]`` global node numbers; they seed masks and views;
     - node level: ``seed_index`` ``[B]``, where the batch's samples stand among the n nodes;
     - graph level: ``batch`` ``[n]`` and ``ptr`` ``[B + 1]``;
@@ -32,7 +37,11 @@ class GraphSource:
         spec, splits, labels, task, class_names, full_batch: see the protocol. The splits hold
             labelled samples (all samples when there are no labels).
         pretrain_index: ``[n]`` what to pretrain on. Nodes: all of them - a transductive task
-            shows every node and edge, without labels. Graphs: "train" and the unlabelled.
+            shows every node and edge, without labels; inductive: all but validation and test.
+            Graphs: "train" and the unlabelled.
+        inductive: pretraining sees no validation or test node and no edge that touches one
+            (:meth:`for_pretraining`); probes embed all nodes in the whole graph.
+        links: edges held out for link prediction, or None; no batch contains them.
         neighbors: fan-outs of the neighbour sampling, or None.
         notes: what was mended or left out, in sentences.
     """
@@ -41,7 +50,7 @@ class GraphSource:
         self,
         raw: RawGraph,
         edges: CleanEdges,
-        features: np.ndarray,
+        features: np.ndarray | CodedFeatures,
         spec: GraphSpec,
         splits: dict[str, np.ndarray],
         labels: np.ndarray | None,
@@ -49,6 +58,9 @@ class GraphSource:
         class_names: list[str] | None,
         *,
         neighbors: Sequence[int] | None = None,
+        inductive: bool = False,
+        links: Links | None = None,
+        positional: np.ndarray | None = None,
         seed: int = 0,
     ) -> None:
         self.spec, self.splits, self.labels, self.task, self.class_names = (
@@ -59,7 +71,10 @@ class GraphSource:
             class_names,
         )
         self.raw, self.edges, self.seed = raw, edges, seed
-        self.features = features
+        self.inductive, self.links, self.positional = inductive, links, positional
+        self.visible: np.ndarray | None = None
+        self.store = features
+        self._dense: np.ndarray | None = None
         self.notes = list(raw.notes)
         self.neighbors = list(neighbors) if neighbors is not None else None
         self.incoming = Incoming.of(edges.edge_index, raw.n_nodes)
@@ -67,14 +82,45 @@ class GraphSource:
         self.pretrain_index = self._pretrain_index()
         self._whole: dict[str, Tensor] | None = None
 
+    @property
+    def features(self) -> np.ndarray:
+        """``[N, F]`` float32; features that are held as codes are spread on the first call."""
+        if isinstance(self.store, np.ndarray):
+            return self.store
+        if self._dense is None:
+            self._dense = np.asarray(self.store)
+        return self._dense
+
     def __len__(self) -> int:
         return self.raw.n_nodes if self.spec.level == "node" else len(self.raw.ptr) - 1
 
     def _pretrain_index(self) -> np.ndarray:
-        if self.spec.level == "node":
+        if self.spec.level == "node" and not self.inductive:
             return np.arange(len(self))
         held_out = np.concatenate([self.splits["valid"], self.splits["test"]])
         return np.setdiff1d(np.arange(len(self)), held_out)
+
+    def for_pretraining(self) -> GraphSource:
+        """The same data as pretraining may see them: itself, or for an inductive task only the
+        nodes of :attr:`pretrain_index` and the edges among them. Row numbers stay."""
+        if not self.inductive or self.spec.level == "graph" or self.visible is not None:
+            return self
+        part = copy.copy(self)
+        part.visible, part._whole = self.pretrain_index, None
+        part.edges = self.edges.among(self.pretrain_index, self.raw.n_nodes)
+        part.incoming = Incoming.of(part.edges.edge_index, self.raw.n_nodes)
+        if self.spec.degree_cap is not None:  # degrees count edges, so they must not count hidden ones
+            part.store = degree_features(np.diff(part.incoming.ptr), self.spec.degree_cap)
+        walk, laplacian = self.spec.random_walk, self.spec.laplacian
+        part.positional = positions(part.edges, self.raw.ptr, walk, laplacian, self.raw.origin)
+        return part
+
+    def donors(self) -> np.ndarray:
+        """``[n, F]`` features of the nodes that pretraining may see."""
+        if self.spec.level == "node":
+            return self.features[self.pretrain_index]
+        ptr, rows = self.raw.ptr, self.pretrain_index
+        return self.store[ranges(ptr[rows], ptr[rows + 1] - ptr[rows])]
 
     def fetch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The samples with these numbers.
@@ -100,20 +146,24 @@ class GraphSource:
         self, nodes: np.ndarray, edge_index: np.ndarray, rows: np.ndarray | slice
     ) -> dict[str, Tensor]:
         """``x``, ``edge_index``, ``edge_attr``, ``edge_weight`` and ``node_index``, with self-loops."""
-        out = {"x": torch.from_numpy(self.features[nodes]), "node_index": torch.from_numpy(nodes)}
+        out = {"x": torch.from_numpy(self.store[nodes]), "node_index": torch.from_numpy(nodes)}
         n = len(nodes)
         loops = np.arange(n) if self.spec.self_loops else np.arange(0)
         joined = np.concatenate([edge_index, np.stack([loops, loops])], axis=1)
         out["edge_index"] = torch.from_numpy(joined)
-        for name in ("edge_attr", "edge_weight"):
+        if self.positional is not None:
+            out["pe"] = torch.from_numpy(self.positional[nodes])
+        for name in ("edge_attr", "edge_weight", "edge_type"):
             values = getattr(self.edges, name)
             if values is not None:
                 out[name] = torch.from_numpy(self._with_loops(name, values[rows], edge_index[1], loops))
         return out
 
-    @staticmethod
-    def _with_loops(name: str, values: np.ndarray, target: np.ndarray, loops: np.ndarray) -> np.ndarray:
-        """Edge values, then those of self-loops: weight 1, features the mean over the incoming edges."""
+    def _with_loops(self, name: str, values: np.ndarray, target: np.ndarray, loops: np.ndarray) -> np.ndarray:
+        """Edge values, then those of self-loops: weight 1, a type of their own, features the mean over
+        the incoming edges."""
+        if name == "edge_type":
+            return np.concatenate([values, np.full(len(loops), len(self.spec.relations) - 1)])
         if name == "edge_weight":
             return np.concatenate([values, np.ones(len(loops), dtype=values.dtype)])
         total = np.zeros((len(loops), values.shape[1]), dtype=values.dtype)
@@ -125,14 +175,28 @@ class GraphSource:
     def _whole_graph(self, index: np.ndarray) -> Any:
         from torch_geometric.data import Data
 
+        shown = np.arange(self.raw.n_nodes) if self.visible is None else self.visible
         if self._whole is None:
-            self._whole = self._tensors(np.arange(self.raw.n_nodes), self.edges.edge_index, slice(None))
-        return Data(**self._whole, seed_index=torch.from_numpy(index), partial=False)
+            edges = self.edges.edge_index
+            inside = edges if self.visible is None else np.searchsorted(shown, edges)
+            self._whole = self._tensors(shown, inside, slice(None))
+        return Data(**self._whole, seed_index=self._seeds(index, shown), partial=False)
+
+    def _seeds(self, index: np.ndarray, shown: np.ndarray) -> Tensor:
+        """Places of the nodes ``index`` among those that are shown."""
+        if self.visible is None:
+            return torch.from_numpy(index)
+        place = np.searchsorted(shown, index).clip(max=len(shown) - 1)
+        if (shown[place] != index).any():
+            raise DataError(f"{self.raw.origin}: validation and test nodes are hidden from pretraining")
+        return torch.from_numpy(place)
 
     def _sampled(self, index: np.ndarray) -> Any:
         from torch_geometric.data import Data
 
         assert self.neighbors is not None
+        if self.visible is not None:
+            self._seeds(index, self.visible)
         if len(np.unique(index)) != len(index):
             raise DataError(
                 f"{self.raw.origin}: a sampled batch needs distinct nodes; lower train.batch_size"
@@ -178,7 +242,7 @@ class GraphSource:
     def raw_features(self, indices: np.ndarray) -> np.ndarray:
         """``[n, F]``: nodes: the features; graphs: their mean and a histogram of log2 degrees."""
         if self.spec.level == "node":
-            return self.features[indices]
+            return self.store[indices]
         return self._pooled(self.features, np.asarray(indices))
 
     def raw_baselines(self, indices: np.ndarray) -> dict[str, np.ndarray]:

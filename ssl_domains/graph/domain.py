@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from ssl_domains.core.interfaces import Domain
 from ssl_domains.core.registry import domain
 from ssl_domains.graph.build import build_source, read_raw
+from ssl_domains.graph.chemistry import bond_names
 from ssl_domains.graph.data import GraphSource
 from ssl_domains.graph.limit import limited
 from ssl_domains.graph.spec import GraphSpec
@@ -18,7 +19,7 @@ class GraphDomain(Domain):
     """One large graph (samples are nodes) or many small graphs (samples are graphs)."""
 
     title: ClassVar[str] = (
-        "graphs: one large or many small; node and edge tables, PyG, NetworkX, GraphML, import graphs"
+        "graphs: one large or many small; tables, molecules, PyG, NetworkX, GraphML, import graphs"
     )
     defaults: ClassVar[dict[str, str]] = {"encoder": "gat", "views": "graph_augment", "mask": "random"}
 
@@ -48,23 +49,38 @@ class GraphDomain(Domain):
         self_loops: bool = True,
         neighbors: Sequence[int] | None = None,
         full_batch_limit: int = 200_000,
+        edge_time: str | None = None,
+        edge_type: str | None = None,
+        node_type: str | None = None,
+        random_walk: int = 0,
+        laplacian: int = 0,
+        inductive: bool = False,
+        link_valid: float = 0.0,
+        link_test: float = 0.0,
+        smiles: str | None = None,
+        atoms: Sequence[str] | None = None,
+        bonds: Sequence[str] | None = None,
+        strict: bool = False,
         limit: int | None = None,
         seed: int = 0,
     ) -> GraphSource:
         """Opens graph data and fits scalers and vocabularies on the train split.
 
         Args:
-            source: PyG data, a NetworkX graph, a .graphml, .gml or .gexf file, a folder with
-                nodes.csv and edges.csv, ``import-graph://PACKAGE`` or ``pyg://CLASS?root=...``;
-                or give the tables:
-            nodes: node table (.csv, .tsv, .parquet, DataFrame); optional beside ``edges``.
-            edges: edge table.
+            source: PyG data, a NetworkX graph, a .graphml, .gml or .gexf file, a folder with nodes.csv
+                and edges.csv, a DuckDB or SQLite file, molecules (.smi, .sdf, a folder of such files,
+                or a table with ``smiles``), ``import-graph://PACKAGE`` or ``pyg://CLASS?root=...``; or
+                give the tables:
+            nodes: node table (.csv, .tsv, .parquet, DataFrame); optional beside ``edges``. With a
+                database as ``source``: name of a table, or a SELECT.
+            edges: edge table; likewise.
             node_id: id column of the node table; usual names are guessed.
             edge_source: source column of the edge table; guessed.
             edge_target: target column of the edge table; guessed.
-            label: column or node attribute that probes predict; optional.
-            graph: column with the graph of each node; samples become graphs.
+            label: column, node attribute or SDF property that probes predict; optional.
+            graph: column with the graph of each node; samples become graphs. Molecules: their id.
             split: column with train, valid or test; otherwise masks in the data, or random shares.
+                ``scaffold``: molecules with the same ring systems stay together.
             task: classification, regression or multilabel; guessed from the label.
             level: node or graph, for PyG data.
             text: columns to read as text.
@@ -79,6 +95,20 @@ class GraphDomain(Domain):
             self_loops: every node gets exactly one self-loop (GraphMAE); False: none has.
             neighbors: fan-out of each hop, such as [10, 10]; -1 takes all. None: full batch.
             full_batch_limit: graphs with more nodes are sampled with [10, 10].
+            edge_time: edge column with times: link prediction holds out the newest edges.
+            edge_type: edge column with the relation, for the encoder ``rgcn``.
+            node_type: node column with the type; columns that a type lacks may be empty for it.
+            random_walk: return probabilities of this many steps as positional encodings
+                (Dwivedi et al., ICLR 2022: 16 to 20).
+            laplacian: this many Laplacian eigenvectors as positional encodings.
+            inductive: pretraining sees neither validation and test nodes nor their edges; for one
+                large graph. False: it sees all of them, without labels (transductive).
+            link_valid: share of the edges held out to choose by in link prediction.
+            link_test: share of the edges held out for link prediction; no batch contains them.
+            smiles: column of ``source`` that holds SMILES; each row becomes a graph (wants RDKit).
+            atoms: features of atoms, such as [element, chirality]; None: nine usual ones.
+            bonds: features of bonds, such as [type]; None: type, direction, conjugated, ring.
+            strict: True refuses molecules that cannot be read; False leaves them out and lists them.
             limit: at most this many samples, evenly spaced, for a quick look; None: all.
             seed: of the random splits and the neighbour sampling.
 
@@ -96,6 +126,18 @@ class GraphDomain(Domain):
             graph=graph,
             split=split,
             level=level,
+            edge_time=edge_time,
+            edge_type=edge_type,
+            node_type=node_type,
+            molecules={
+                "smiles": smiles,
+                "atoms": atoms,
+                "bonds": bonds,
+                "strict": strict,
+                "valid": valid,
+                "test": test,
+                "limit": limit,
+            },
         )
         return build_source(
             limited(raw, limit),
@@ -112,6 +154,11 @@ class GraphDomain(Domain):
             self_loops=self_loops,
             neighbors=neighbors,
             full_batch_limit=full_batch_limit,
+            inductive=inductive,
+            link_valid=link_valid,
+            link_test=link_test,
+            random_walk=random_walk,
+            laplacian=laplacian,
             seed=seed,
         )
 
@@ -133,6 +180,10 @@ class GraphDomain(Domain):
         graph: str | None = None,
         neighbors: Sequence[int] | None = None,
         full_batch_limit: int = 200_000,
+        edge_type: str | None = None,
+        node_type: str | None = None,
+        smiles: str | None = None,
+        strict: bool = False,
         seed: int = 0,
         **ignored: Any,
     ) -> GraphSource:
@@ -141,7 +192,7 @@ class GraphDomain(Domain):
         Args:
             spec: what the encoder was trained with.
             source, nodes, edges, node_id, edge_source, edge_target, label, graph, neighbors,
-                full_batch_limit, seed: as in :meth:`open`.
+                full_batch_limit, edge_type, node_type, smiles, strict, seed: as in :meth:`open`.
             ignored: keys of the recipe's data section that the spec has settled.
 
         Raises:
@@ -157,6 +208,9 @@ class GraphDomain(Domain):
             label=label,
             graph=graph,
             level=ignored.get("level") or spec.level,
+            edge_type=edge_type,
+            node_type=node_type,
+            molecules=_as_trained(spec) | {"smiles": smiles, "strict": strict},
         )
         return build_source(raw, spec, neighbors=neighbors, full_batch_limit=full_batch_limit, seed=seed)
 
@@ -173,3 +227,10 @@ class GraphDomain(Domain):
             lines.append(f"  neighbors: {found.neighbors}")
         encoder = "gat" if found.spec.level == "node" else "gin"
         return card, "\n".join([*lines, f"encoder: {{name: {encoder}}}"]) + "\n"
+
+
+def _as_trained(spec: GraphSpec) -> dict[str, Any]:
+    """Atom and bond features that an encoder of molecules was trained with."""
+    if not spec.molecules:
+        return {}
+    return {"atoms": [column.name for column in spec.columns], "bonds": bond_names(spec.edge_columns)}

@@ -1,4 +1,4 @@
-"""Graph encoders on torch_geometric layers: GAT, GIN, GCN, SAGE."""
+"""Graph encoders on torch_geometric layers: GAT, GIN, GCN, SAGE, RGCN."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.interfaces import Encoder
 from ssl_domains.core.layout import Graph
 from ssl_domains.core.registry import encoder
-from ssl_domains.graph.layers import Layer, MessagePassing, drop_edges
+from ssl_domains.graph.layers import Layer, MessagePassing, drop_edges, edges_of
 from ssl_domains.graph.predictors import GraphPredictor
 from ssl_domains.graph.spec import GraphSpec
 from ssl_domains.graph.structure import layout, pool, segment
@@ -22,7 +22,9 @@ class GraphEncoder(Encoder):
 
     With a mask, nothing is dropped: hidden nodes' features become the learned mask token
     ``[1, F]`` (zeros at first) or, where ``Mask.substitute`` names a donor, the donor's raw
-    features. All layers, the last one too, have norm and activation (GraphMAE).
+    features. All layers, the last one too, have norm and activation (GraphMAE). Positional
+    encodings (``data.random_walk``, ``data.laplacian``) stand beside the features and are never
+    hidden; the signs of Laplacian vectors are flipped at random while training.
 
     Args:
         spec: of the data.
@@ -39,6 +41,7 @@ class GraphEncoder(Encoder):
         mask_edge_drop: share of edges dropped in the encoder's graph while training with a
             mask (GraphMAE: 0.5 on arxiv and Reddit); the predictor keeps all edges.
         edge_features: False ignores ``edge_attr`` and ``edge_weight``.
+        bases: matrices that relations share (RGCN); 0: each relation has its own.
     """
 
     drops_hidden: ClassVar[bool] = False
@@ -60,6 +63,7 @@ class GraphEncoder(Encoder):
         pooling: str = "mean",
         mask_edge_drop: float = 0.0,
         edge_features: bool = True,
+        bases: int = 0,
     ) -> None:
         super().__init__()
         if layers < 1:
@@ -73,10 +77,11 @@ class GraphEncoder(Encoder):
         self.width = width * layers if concat_layers else width
         self.edge_width = spec.edge_features if edge_features else 0
         self.weighted = spec.weighted and edge_features
+        self.bases = bases
         self.mask_token = nn.Parameter(torch.zeros(1, spec.features))
         self.layers = nn.ModuleList()
         for i in range(layers):
-            in_width = spec.features if i == 0 else width
+            in_width = spec.features + spec.positional if i == 0 else width
             conv = MessagePassing(
                 self.kind,
                 in_width,
@@ -87,6 +92,8 @@ class GraphEncoder(Encoder):
                 weighted=self.weighted,
                 inner_norm=norm,
                 inner_activation=activation,
+                relations=len(spec.relations),
+                bases=bases,
             )
             self.layers.append(
                 Layer(
@@ -112,7 +119,9 @@ class GraphEncoder(Encoder):
             Ragged tokens ``[N, D]``; pooled ``[B, D]``: rows of the batch's nodes, or one row a graph.
         """
         h = x.x if mask is None else self.mask_features(x.x, mask)
-        edges = x.edge_index, x.get("edge_attr"), x.get("edge_weight")
+        if self.spec.positional:
+            h = torch.cat([h, self.positions(x)], dim=1)
+        edges = edges_of(x)
         if mask is not None and self.training and self.mask_edge_drop > 0:
             edges = drop_edges(x, self.mask_edge_drop)
         states = []
@@ -122,6 +131,15 @@ class GraphEncoder(Encoder):
         values = torch.cat(states, dim=1) if self.concat_layers else h
         tokens = Tokens(values, self.layout(x), segment=segment(x))
         return Encoded(tokens, self.pool(values, x), states if layers else None)
+
+    def positions(self, x: Any) -> Tensor:
+        """``[N, P]`` positional encodings; in training the Laplacian part with random signs."""
+        pe: Tensor = x.pe.to(x.x.dtype)
+        if not (self.training and self.spec.laplacian):
+            return pe
+        signs = torch.randint(2, (pe.shape[1],), device=pe.device) * 2 - 1
+        signs[: self.spec.random_walk] = 1
+        return pe * signs
 
     def mask_features(self, features: Tensor, mask: Mask) -> Tensor:
         """``[N, F]`` with hidden rows replaced by the mask token or by donors' raw features."""
@@ -154,6 +172,7 @@ class GraphEncoder(Encoder):
     def predictor(self, output_width: int, **options: Any) -> GraphPredictor:
         """A :class:`GraphPredictor`; options are its keyword arguments. Default kind: the encoder's."""
         known = {"kind": self.kind, "edge_width": self.edge_width, "weighted": self.weighted}
+        known |= {"relations": len(self.spec.relations), "bases": self.bases}
         return GraphPredictor(self.width, output_width, **{**known, **options})
 
     def input_parameters(self) -> list[nn.Parameter]:
@@ -253,3 +272,50 @@ class SAGE(_WithoutHeads):
     """GraphSAGE with mean aggregation (Hamilton et al., NeurIPS 2017)."""
 
     kind = "sage"
+
+
+@encoder("rgcn")
+class RGCN(GraphEncoder):
+    """Relational graph convolution (Schlichtkrull et al., ESWC 2018): a matrix for each type of edge.
+
+    For heterogeneous graphs: relations come from ``data.edge_type`` or from PyG's ``HeteroData``;
+    the reverse of each relation and the self-loop are relations of their own. The type of a node is
+    one of its features.
+
+    Args:
+        bases: matrices that the relations' weights are mixtures of (the paper's basis
+            decomposition); 0: each relation has its own matrix.
+    """
+
+    kind = "rgcn"
+
+    def __init__(
+        self,
+        spec: GraphSpec,
+        width: int = 512,
+        layers: int = 2,
+        *,
+        bases: int = 0,
+        dropout: float = 0.2,
+        norm: str = "batch",
+        activation: str = "prelu",
+        residual: bool = False,
+        concat_layers: bool = False,
+        pooling: str = "mean",
+        mask_edge_drop: float = 0.0,
+    ) -> None:
+        if not spec.relations:
+            raise ValueError("encoder 'rgcn' needs typed edges: name their column with data.edge_type")
+        super().__init__(
+            spec,
+            width,
+            layers,
+            bases=bases,
+            dropout=dropout,
+            norm=norm,
+            activation=activation,
+            residual=residual,
+            concat_layers=concat_layers,
+            pooling=pooling,
+            mask_edge_drop=mask_edge_drop,
+        )

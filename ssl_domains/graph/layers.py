@@ -7,8 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Kind = Literal["gat", "gin", "gcn", "sage"]
-KINDS: tuple[str, ...] = ("gat", "gin", "gcn", "sage")
+Kind = Literal["gat", "gin", "gcn", "sage", "rgcn"]
+KINDS: tuple[str, ...] = ("gat", "gin", "gcn", "sage", "rgcn")
+Edges = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+"""``edge_index`` [2, E], ``edge_attr`` [E, W], ``edge_weight`` [E], ``edge_type`` [E]."""
 
 
 def activation(name: str) -> nn.Module:
@@ -35,12 +37,13 @@ def norm(name: str, width: int) -> nn.Module:
 
 
 class MessagePassing(nn.Module):
-    """One layer of torch_geometric: GATConv, GINConv (GINEConv with edge features), GCNConv or SAGEConv.
+    """One layer of torch_geometric: GATConv, GINConv (GINEConv with edge features), GCNConv, SAGEConv
+    or RGCNConv.
 
     Self-loops are the source's business (exactly once or none), so no layer adds its own.
 
     Args:
-        kind: gat, gin, gcn or sage.
+        kind: gat, gin, gcn, sage or rgcn.
         in_width: D of the input ``[N, D]``.
         width: of the output; for GAT all heads together.
         heads: attention heads, GAT only; must divide ``width``.
@@ -50,6 +53,8 @@ class MessagePassing(nn.Module):
         weighted: GCN multiplies messages by ``edge_weight``.
         inner_norm: norm inside GIN's perceptron, Linear-norm-act-Linear.
         inner_activation: its activation.
+        relations: number of edge types, RGCN only.
+        bases: matrices that the relations' weights are mixtures of, RGCN only; 0: a matrix each.
     """
 
     def __init__(
@@ -64,6 +69,8 @@ class MessagePassing(nn.Module):
         weighted: bool = False,
         inner_norm: str = "batch",
         inner_activation: str = "prelu",
+        relations: int = 0,
+        bases: int = 0,
     ) -> None:
         super().__init__()
         from torch_geometric import nn as geometric
@@ -95,15 +102,26 @@ class MessagePassing(nn.Module):
                 if edge_width
                 else geometric.GINConv(perceptron)
             )
+        elif kind == "rgcn":
+            if not relations:
+                raise ValueError("rgcn needs typed edges: name their column with data.edge_type")
+            self.conv = geometric.RGCNConv(in_width, width, relations, num_bases=bases or None)
         elif kind == "gcn":
             self.conv = geometric.GCNConv(in_width, width, add_self_loops=False)
         else:
             self.conv = geometric.SAGEConv(in_width, width)
 
     def forward(
-        self, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None, edge_weight: Tensor | None
+        self,
+        h: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None,
+        edge_weight: Tensor | None,
+        edge_type: Tensor | None = None,
     ) -> Tensor:
         """``[N, in_width] -> [N, width]``."""
+        if self.kind == "rgcn":
+            return self.conv(h, edge_index, edge_type)
         if self.kind in ("gat", "gin") and self.edge_width:
             return self.conv(h, edge_index, edge_attr=edge_attr)
         if self.weighted:
@@ -133,25 +151,30 @@ class Layer(nn.Module):
         self.norm, self.activation = norm(norm_name, width), activation(activation_name)
 
     def forward(
-        self, h: Tensor, edge_index: Tensor, edge_attr: Tensor | None, edge_weight: Tensor | None
+        self,
+        h: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None,
+        edge_weight: Tensor | None,
+        edge_type: Tensor | None = None,
     ) -> Tensor:
         """``[N, in_width] -> [N, width]``."""
         h = self.dropout(h)
-        out = self.conv(h, edge_index, edge_attr, edge_weight)
+        out = self.conv(h, edge_index, edge_attr, edge_weight, edge_type)
         if self.skip is not None:
             out = out + self.skip(h)
         return self.activation(self.norm(out))
 
 
-def drop_edges(x: Any, p: float) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """(edge_index, edge_attr, edge_weight) after dropping each directed edge with probability
-    ``p`` (torch's generator, like dropout); self-loops always stay, once."""
-    keep = (torch.rand(x.edge_index.shape[1], device=x.edge_index.device) >= p) | (
-        x.edge_index[0] == x.edge_index[1]
-    )
-    attr, weight = x.get("edge_attr"), x.get("edge_weight")
-    return (
-        x.edge_index[:, keep],
-        None if attr is None else attr[keep],
-        None if weight is None else weight[keep],
-    )
+def edges_of(x: Any) -> Edges:
+    """What the layers read of a batch's edges."""
+    return x.edge_index, x.get("edge_attr"), x.get("edge_weight"), x.get("edge_type")
+
+
+def drop_edges(x: Any, p: float) -> Edges:
+    """The edges after dropping each directed one with probability ``p`` (torch's generator, like
+    dropout); self-loops always stay, once."""
+    edge_index, *values = edges_of(x)
+    keep = (torch.rand(edge_index.shape[1], device=edge_index.device) >= p) | (edge_index[0] == edge_index[1])
+    attr, weight, kind = (None if v is None else v[keep] for v in values)
+    return edge_index[:, keep], attr, weight, kind

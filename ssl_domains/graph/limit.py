@@ -40,12 +40,16 @@ def limited(raw: RawGraph, limit: int | None) -> RawGraph:
         graph_ids=graph_ids,
         table=None if raw.table is None else raw.table.iloc[nodes].reset_index(drop=True),
         features=None if raw.features is None else raw.features[nodes],
+        coded=None if raw.coded is None else raw.coded.take(nodes),
         notes=[*raw.notes, f"data.limit: {limit} of {n} samples, evenly spaced"],
     )
     for name in ("labels", "split"):
         values = getattr(raw, name)
         setattr(part, name, None if values is None else values[samples])
-    for name in ("edge_attr", "edge_weight"):
+    for name in ("edge_attr", "edge_weight", "edge_time", "edge_type"):
         values = getattr(raw, name)
         setattr(part, name, None if values is None else values[kept])
+    part.node_type = None if raw.node_type is None else raw.node_type[nodes]
+    if raw.edge_table is not None:
+        part.edge_table = raw.edge_table[kept].reset_index(drop=True)
     return part

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_domains.core.batch import Encoded, Mask
-from ssl_domains.graph.layers import KINDS, MessagePassing, activation
+from ssl_domains.graph.layers import KINDS, MessagePassing, activation, edges_of
 
 
 class GraphPredictor(nn.Module):
@@ -23,7 +23,7 @@ class GraphPredictor(nn.Module):
     Args:
         width: D of the encoder's tokens.
         output_width: P of the prediction.
-        kind: gat, gin, gcn, sage, linear or mlp.
+        kind: gat, gin, gcn, sage, rgcn, linear or mlp.
         remask: False leaves out the re-masking (the paper's ablation).
         heads: attention heads of a GAT predictor. Default 1 (GraphMAE).
         hidden_width: of the mlp; None: ``width``.
@@ -31,6 +31,8 @@ class GraphPredictor(nn.Module):
         attention_dropout: Default 0.1 (GraphMAE).
         edge_width: width of ``edge_attr`` to read, 0: none.
         weighted: the graph has edge weights.
+        relations: number of edge types (rgcn).
+        bases: of an rgcn layer, see :class:`~ssl_domains.graph.layers.MessagePassing`.
     """
 
     def __init__(
@@ -46,6 +48,8 @@ class GraphPredictor(nn.Module):
         attention_dropout: float = 0.1,
         edge_width: int = 0,
         weighted: bool = False,
+        relations: int = 0,
+        bases: int = 0,
     ) -> None:
         super().__init__()
         if kind not in (*KINDS, "linear", "mlp"):
@@ -64,6 +68,8 @@ class GraphPredictor(nn.Module):
                 attention_dropout=attention_dropout,
                 edge_width=edge_width,
                 weighted=weighted,
+                relations=relations,
+                bases=bases,
             )
         elif kind == "linear":
             self.decode = nn.Linear(width, output_width)
@@ -80,5 +86,5 @@ class GraphPredictor(nn.Module):
             return self.decode(h[mask.hidden])
         if self.remask:
             h = torch.where(mask.hidden[:, None], torch.zeros_like(h), h)
-        out = self.decode(self.dropout(h), x.edge_index, x.get("edge_attr"), x.get("edge_weight"))
+        out = self.decode(self.dropout(h), *edges_of(x))
         return out[mask.hidden]

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.graph.features import CodedFeatures
+from ssl_domains.graph.spec import NodeColumn
 
 
 @dataclass
@@ -26,12 +28,24 @@ class RawGraph:
         edge_attr: ``[E, F_e]`` float32, or None.
         edge_columns: names of the edge features.
         edge_weight: ``[E]`` float32, or None.
+        edge_time: ``[E]`` float64 days, or None; orders edges for link prediction.
+        edge_table: columns of the edges that are no numbers (a DataFrame of E rows), or None.
+        edge_type: ``[E]`` int64 number of each edge's relation, or None.
+        relations: names of the relations.
+        scale_edges: ``edge_attr`` is numbers of a table, which are standardised.
+        node_type: ``[N]`` int64 number of each node's type, or None.
+        node_types: names of the types.
         labels: raw labels of the samples ``[n]`` or ``[n, L]``, or None.
         split: ``[n]`` of ``train``, ``valid``, ``test`` or an empty string, or None.
         level: ``node`` or ``graph``.
         graph_ptr: ``[G + 1]`` int64 first node of each graph; nodes are sorted by graph.
         graph_ids: the user's own graph ids, or None.
         notes: sentences about what was mended or left out.
+        coded: features as integer codes, in place of ``features`` or ``table``, or None.
+        columns: what the columns of ``coded`` are.
+        skipped: what could not be read, one line each (the first hundred).
+        n_skipped: how many could not be read.
+        molecules: the graphs are molecules.
     """
 
     origin: str
@@ -43,12 +57,24 @@ class RawGraph:
     edge_attr: np.ndarray | None = None
     edge_columns: tuple[str, ...] = ()
     edge_weight: np.ndarray | None = None
+    edge_time: np.ndarray | None = None
+    edge_table: Any = None
+    edge_type: np.ndarray | None = None
+    relations: tuple[str, ...] = ()
+    scale_edges: bool = False
+    node_type: np.ndarray | None = None
+    node_types: tuple[str, ...] = ()
     labels: np.ndarray | None = None
     split: np.ndarray | None = None
     level: str = "node"
     graph_ptr: np.ndarray | None = None
     graph_ids: Sequence[Any] | None = None
     notes: list[str] = field(default_factory=list)
+    coded: CodedFeatures | None = None
+    columns: tuple[NodeColumn, ...] = ()
+    skipped: list[str] = field(default_factory=list)
+    n_skipped: int = 0
+    molecules: bool = False
 
     @property
     def n_nodes(self) -> int:
@@ -72,6 +98,8 @@ class CleanEdges:
         n_self_loops: self-loops found.
         n_duplicates: duplicate edges found.
         n_isolated: nodes without any edge to another node.
+        edge_type: ``[E]`` int64 or None; reversed edges have numbers of their own, and edges of
+            several types between two nodes are no duplicates.
     """
 
     edge_index: np.ndarray
@@ -80,6 +108,27 @@ class CleanEdges:
     n_self_loops: int
     n_duplicates: int
     n_isolated: int
+    edge_type: np.ndarray | None = None
+
+    def among(self, nodes: np.ndarray, n_nodes: int) -> CleanEdges:
+        """Only the edges whose two ends are in ``nodes``; node numbers stay."""
+        inside = np.zeros(n_nodes, dtype=bool)
+        inside[nodes] = True
+        kept = inside[self.edge_index].all(axis=0)
+        return CleanEdges(
+            self.edge_index[:, kept],
+            None if self.edge_attr is None else self.edge_attr[kept],
+            None if self.edge_weight is None else self.edge_weight[kept],
+            self.n_self_loops,
+            self.n_duplicates,
+            self.n_isolated,
+            None if self.edge_type is None else self.edge_type[kept],
+        )
+
+
+def degree_features(degrees: np.ndarray, cap: int) -> np.ndarray:
+    """``[N, cap + 1]`` float32 one-hot degrees."""
+    return np.eye(cap + 1, dtype=np.float32)[np.minimum(degrees, cap)]
 
 
 def nearest(name: Any, known: Iterable[Any]) -> str:
@@ -98,7 +147,8 @@ def clean_edges(raw: RawGraph, directed: bool) -> CleanEdges:
     n = raw.n_nodes
     source, target = raw.edges.astype(np.int64)
     loops = source == target
-    n_duplicates = len(source) - len(np.unique(source * n + target))
+    kinds, n_kinds = _kinds(raw, directed)
+    n_duplicates = len(source) - len(np.unique((source * n + target) * n_kinds + kinds))
     rows = np.flatnonzero(~loops)
     if len(rows) == 0:
         found = f"only {int(loops.sum())} self-loops" if loops.any() else "none"
@@ -106,12 +156,16 @@ def clean_edges(raw: RawGraph, directed: bool) -> CleanEdges:
             f"{raw.origin}: a graph needs edges between different nodes, found {found}; "
             f"for rows without edges use the tabular domain"
         )
-    source, target = source[rows], target[rows]
+    source, target, kinds = source[rows], target[rows], kinds[rows]
     if not directed:
         source, target = np.concatenate([source, target]), np.concatenate([target, source])
+        kinds = np.concatenate([kinds, kinds + n_kinds // 2])
         rows = np.concatenate([rows, rows])
-    keys, place, counts = np.unique(target * n + source, return_inverse=True, return_counts=True)
-    edge_index = np.stack([keys % n, keys // n])
+    keys, place, counts = np.unique(
+        (target * n + source) * n_kinds + kinds, return_inverse=True, return_counts=True
+    )
+    pairs = keys // n_kinds
+    edge_index = np.stack([pairs % n, pairs // n])
     seen = np.zeros(n, dtype=bool)
     seen[edge_index.ravel()] = True
     return CleanEdges(
@@ -121,7 +175,15 @@ def clean_edges(raw: RawGraph, directed: bool) -> CleanEdges:
         int(loops.sum()),
         n_duplicates,
         int((~seen).sum()),
+        None if raw.edge_type is None else keys % n_kinds,
     )
+
+
+def _kinds(raw: RawGraph, directed: bool) -> tuple[np.ndarray, int]:
+    """(``[E]`` type of each edge, number of types with the reversed ones); one type for plain edges."""
+    if raw.edge_type is None:
+        return np.zeros(raw.edges.shape[1], dtype=np.int64), 1
+    return raw.edge_type, len(raw.relations) * (1 if directed else 2)
 
 
 def _mean(

@@ -10,15 +10,21 @@ from urllib.parse import parse_qsl, urlsplit
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.graph.edges import take_edge_columns
 from ssl_domains.graph.raw import RawGraph, nearest
-from ssl_domains.graph.tables import edge_values, take_side_columns
+from ssl_domains.graph.tables import take_side_columns
 
 _FILES = (".graphml", ".gml", ".gexf")
 _SPLITS = (("train", "train_mask"), ("valid", "val_mask"), ("test", "test_mask"))
 
 
 def read_source(
-    source: Any, label: str | None = None, split: str | None = None, level: str | None = None
+    source: Any,
+    label: str | None = None,
+    split: str | None = None,
+    level: str | None = None,
+    edge_time: str | None = None,
+    edge_type: str | None = None,
 ) -> RawGraph:
     """Reads anything that is not a pair of tables.
 
@@ -30,14 +36,20 @@ def read_source(
         label: node attribute with the label (NetworkX, GraphML), or None.
         split: node attribute with train, valid or test, or None.
         level: ``node`` or ``graph``; None: a single graph is ``node``, several are ``graph``.
+        edge_time: edge attribute that orders edges in time (NetworkX, GraphML), or None.
+        edge_type: edge attribute with the relation (NetworkX, GraphML), or None.
     """
     if isinstance(source, str | Path):
-        return _read_address(str(source), label, split, level)
+        return _read_address(str(source), label, split, level, edge_time, edge_type)
     import networkx as nx
-    from torch_geometric.data import Data
+    from torch_geometric.data import Data, HeteroData
 
     if isinstance(source, nx.Graph):
-        return from_networkx(source, "NetworkX graph", label, split)
+        return from_networkx(source, "NetworkX graph", label, split, edge_time, edge_type)
+    if isinstance(source, HeteroData):
+        from ssl_domains.graph.hetero import from_hetero
+
+        return from_hetero(source, label)
     if isinstance(source, Data):
         return from_pyg([source], level or "node", type(source).__name__)
     if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
@@ -46,11 +58,18 @@ def read_source(
             return from_pyg(graphs, level or ("node" if len(graphs) == 1 else "graph"), type(source).__name__)
     raise DataError(
         f"data.source: cannot read a graph from {type(source).__name__}; "
-        f"give PyG Data, a list of Data, a Dataset, a NetworkX graph or a path"
+        f"give PyG Data, HeteroData, a list of Data, a Dataset, a NetworkX graph or a path"
     )
 
 
-def _read_address(source: str, label: str | None, split: str | None, level: str | None) -> RawGraph:
+def _read_address(
+    source: str,
+    label: str | None,
+    split: str | None,
+    level: str | None,
+    edge_time: str | None,
+    edge_type: str | None,
+) -> RawGraph:
     if source.startswith("import-graph://"):
         from ssl_domains.graph.import_graph import read_import_graph
 
@@ -78,7 +97,7 @@ def _read_address(source: str, label: str | None, split: str | None, level: str 
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{source}: not a {path.suffix[1:]} file ({reason})") from None
-    return from_networkx(graph, source, label, split)
+    return from_networkx(graph, source, label, split, edge_time, edge_type)
 
 
 def _pyg_dataset(source: str, level: str | None) -> RawGraph:
@@ -99,7 +118,14 @@ def _pyg_dataset(source: str, level: str | None) -> RawGraph:
     return read_source(dataset, level=level)
 
 
-def from_networkx(graph: Any, origin: str, label: str | None = None, split: str | None = None) -> RawGraph:
+def from_networkx(
+    graph: Any,
+    origin: str,
+    label: str | None = None,
+    split: str | None = None,
+    edge_time: str | None = None,
+    edge_type: str | None = None,
+) -> RawGraph:
     """A graph whose node attributes are typed columns and whose numeric edge attributes are features."""
     import pandas as pd
 
@@ -111,16 +137,13 @@ def from_networkx(graph: Any, origin: str, label: str | None = None, split: str 
     table = _expand_vectors(pd.DataFrame([dict(graph.nodes[node]) for node in ids]), origin, ids)
     values = pd.DataFrame([data for *_, data in graph.edges(data=True)])
     values = values.drop(columns=[c for c in values.columns if c in ("id", "key")])
-    attr, names, weight = edge_values(values, origin)
     raw = RawGraph(
         origin,
         np.array(edges, dtype=np.int64).reshape(-1, 2).T,
         ids,
         table=table if table.shape[1] or label or split else None,
-        edge_attr=attr,
-        edge_columns=names,
-        edge_weight=weight,
     )
+    take_edge_columns(raw, values, origin, edge_time, edge_type)
     raw = take_side_columns(raw, label, split, None)
     if raw.table is not None and raw.table.shape[1] == 0:
         raw.table = None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.graph.edges import take_edge_columns
+from ssl_domains.graph.ids import keys, own_ids, place, unique
 from ssl_domains.graph.raw import RawGraph, nearest
 
 if TYPE_CHECKING:
@@ -106,18 +108,6 @@ def _is_id(column: str, text_columns: Sequence[str]) -> bool:
     return column in text_columns or column.lower() in ends or column.lower() in NODE_IDS
 
 
-def _keys(series: pd.Series, name: str) -> np.ndarray:
-    """Ids as stripped text, so that 3, 3.0 and "3" are one node."""
-    import pandas as pd
-
-    missing = np.flatnonzero(series.isna().to_numpy())
-    if len(missing):
-        raise DataError(f"{name}: row {missing[0] + 1} has no value in the id column {series.name!r}")
-    if pd.api.types.is_float_dtype(series) and bool((series % 1 == 0).all()):
-        series = series.astype(np.int64)
-    return series.astype(str).str.strip().to_numpy(dtype=object)
-
-
 def node_column(table: pd.DataFrame, given: str | None, name: str) -> str:
     """The id column of a node table."""
     if given is not None:
@@ -175,6 +165,9 @@ def read_tables(
     label: str | None = None,
     split: str | None = None,
     graph: str | None = None,
+    edge_time: str | None = None,
+    edge_type: str | None = None,
+    node_type: str | None = None,
 ) -> RawGraph:
     """A graph from a node table and an edge table.
 
@@ -188,85 +181,51 @@ def read_tables(
         label: label column of the node table, or None.
         split: column with train, valid or test, or None.
         graph: column that says which graph a node belongs to: samples become graphs.
+        edge_time: column of the edge table that orders edges in time, or None.
+        edge_type: column with each edge's relation, or None.
+        node_type: column with each node's type, or None.
 
     Raises:
         DataError: see the module's tests; one sentence that names file, row and field.
     """
     edge_table, edge_name = read_table(edges, "edge table", [c for c in (edge_source, edge_target) if c])
     first, second = edge_columns(edge_table, edge_source, edge_target, edge_name)
-    source, target = _keys(edge_table[first], edge_name), _keys(edge_table[second], edge_name)
+    source, target = keys(edge_table[first], edge_name), keys(edge_table[second], edge_name)
     if nodes is None:
         ids = np.array(sorted({*source, *target}), dtype=object)
+        own = own_ids(edge_table[first], ids)
         node_table, node_name = None, edge_name
-        if label or split or graph:
+        if label or split or graph or node_type:
             raise DataError(
-                f"{edge_name}: data.label, data.split and data.graph need a node table (data.nodes)"
+                f"{edge_name}: data.label, data.split, data.graph and data.node_type need a node table "
+                f"(data.nodes)"
             )
     else:
         node_table, node_name = read_table(nodes, "node table", [c for c in (node_id, graph) if c])
         key = node_column(node_table, node_id, node_name)
-        ids = _keys(node_table[key], node_name)
+        ids = keys(node_table[key], node_name)
+        own = own_ids(node_table[key], ids)
         node_table = node_table.drop(columns=key)
-        _unique(ids, node_name)
-    place = {node: i for i, node in enumerate(ids)}
+        unique(ids, node_name)
     index = np.stack(
-        [_place(end, c, place, edge_name, node_name) for end, c in ((source, first), (target, second))]
+        [place(end, c, ids, edge_name, node_name) for end, c in ((source, first), (target, second))]
     )
-    attr, names, weight = edge_values(edge_table.drop(columns=[first, second]), edge_name)
-    raw = RawGraph(
-        node_name, index, ids, table=node_table, edge_attr=attr, edge_columns=names, edge_weight=weight
-    )
+    raw = RawGraph(node_name, index, own, table=node_table)
+    take_edge_columns(raw, edge_table.drop(columns=[first, second]), edge_name, edge_time, edge_type)
+    if node_type is not None and node_table is not None:
+        _node_types(raw, _present(node_table, node_type, node_name, "data.node_type"))
     return take_side_columns(raw, label, split, graph)
 
 
-def _unique(ids: np.ndarray, name: str) -> None:
-    seen: dict[Any, int] = {}
-    for row, node in enumerate(ids, start=1):
-        if node in seen:
-            raise DataError(
-                f"{name}: node id {node!r} stands in row {seen[node]} and again in row {row}; "
-                f"ids must be unique"
-            )
-        seen[node] = row
-
-
-def _place(
-    ends: np.ndarray, column: str, place: dict[Any, int], edge_name: str, node_name: str
-) -> np.ndarray:
-    index = np.array([place.get(end, -1) for end in ends], dtype=np.int64)
-    unknown = np.flatnonzero(index < 0)
-    if len(unknown):
-        row = int(unknown[0])
-        raise DataError(
-            f"{edge_name}: row {row + 1}, column {column!r} names node {ends[row]!r}, "
-            f"which {node_name} does not have"
-            f"{nearest(ends[row], place)} ({len(unknown)} such rows); add the node, or remove the edge"
-        )
-    return index
-
-
-def edge_values(
-    table: pd.DataFrame, name: str
-) -> tuple[np.ndarray | None, tuple[str, ...], np.ndarray | None]:
-    """(edge features, their names, edge weight) of the numeric columns besides the ids."""
-    import pandas as pd
-
-    numeric = [c for c in table.columns if pd.api.types.is_numeric_dtype(table[c])]
-    for column in numeric:
-        bad = np.flatnonzero(~np.isfinite(table[column].to_numpy(dtype=np.float64, na_value=np.nan)))
-        if len(bad):
-            raise DataError(
-                f"{name}: row {bad[0] + 1} has no number in edge column {column!r} ({len(bad)} such rows)"
-            )
-    weights = [c for c in numeric if str(c).lower() == "weight"]
-    weight = table[weights[0]].to_numpy(dtype=np.float32) if weights else None
-    if weight is not None and (weight < 0).any():
-        raise DataError(
-            f"{name}: row {int((weight < 0).argmax()) + 1} has a negative edge weight; weights must be >= 0"
-        )
-    rest = [c for c in numeric if c not in weights]
-    attr = table[rest].to_numpy(dtype=np.float32) if rest else None
-    return attr, tuple(map(str, rest)), weight
+def _node_types(raw: RawGraph, column: str) -> None:
+    """Numbers the node types; the column stays a feature, one-hot."""
+    values = raw.table[column]
+    missing = np.flatnonzero(values.isna().to_numpy())
+    if len(missing):
+        raise DataError(f"{raw.origin}: node {raw.ids[missing[0]]!r} has no type in column {column!r}")
+    names, codes = np.unique(values.astype(str).to_numpy(dtype=str), return_inverse=True)
+    raw.node_type, raw.node_types = codes.astype(np.int64), tuple(map(str, names))
+    raw.kinds[column] = "categorical"
 
 
 def take_side_columns(raw: RawGraph, label: str | None, split: str | None, graph: str | None) -> RawGraph:
@@ -309,6 +268,7 @@ def _group(raw: RawGraph, graph_of: np.ndarray) -> None:
     new[order] = np.arange(len(order))
     raw.edges = new[raw.edges]
     raw.ids = [raw.ids[i] for i in order]
+    raw.node_type = None if raw.node_type is None else raw.node_type[order]
     raw.table = raw.table.iloc[order].reset_index(drop=True)
     raw.labels = None if raw.labels is None else raw.labels[first]
     raw.split = None if raw.split is None else raw.split[first]

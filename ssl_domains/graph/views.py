@@ -192,8 +192,8 @@ class GraphCorrupt(Views):
         self.bank: Tensor | None = None
 
     def prepare(self, source: Source) -> None:
-        """Takes the data's node features as donors (shared memory, no copy)."""
-        self.bank = torch.from_numpy(source.features)  # type: ignore[attr-defined]
+        """Takes the features of the nodes that pretraining may see as donors."""
+        self.bank = torch.from_numpy(source.donors())  # type: ignore[attr-defined]
 
     def target_width(self, name: str, spec: Any) -> int:
         """1 for ``corrupted``."""

@@ -134,10 +134,11 @@ def test_edge_columns_become_features_and_weight():
     assert source.spec.edge_columns == ("km",)
     x = source.fetch([0]).x
     place = int(((x.edge_index[0] == 0) & (x.edge_index[1] == 1)).int().argmax())
-    assert x.edge_attr[place].tolist() == [5.0]
+    scale = np.std([5.0, 4, 3, 2, 1])
+    assert x.edge_attr[place].tolist() == pytest.approx([2.0 / scale])  # standardised over the edges
     assert x.edge_weight[place] == 1.0
     loop = int(((x.edge_index[0] == 1) & (x.edge_index[1] == 1)).int().argmax())
-    assert x.edge_attr[loop].tolist() == [4.5]  # the mean over the edges into node 1
+    assert x.edge_attr[loop].tolist() == pytest.approx([1.5 / scale])  # the mean over the edges into node 1
     assert x.edge_weight[loop] == 1.0
 
 

@@ -152,6 +152,26 @@ class Tokens:
             return self.values
         return self.values.flatten(0, 1) if self.padding is None else self.values[~self.padding]
 
+    def padded(self, n_samples: int) -> tuple[Tensor, Tensor | None]:
+        """``[B, T, D]`` values, and ``[B, T]`` bool where there is a token; None: everywhere.
+
+        Raises:
+            ValueError: ragged tokens that belong to another number of samples (all nodes of one
+                graph, whose samples are the nodes themselves).
+        """
+        if self.segment is None:
+            return self.values, None if self.padding is None else ~self.padding
+        counts = torch.bincount(self.segment, minlength=n_samples)
+        if len(counts) != n_samples or bool((counts == 0).any()):
+            raise ValueError(
+                f"the tokens belong to {int((counts > 0).sum())} samples, and there are {n_samples}"
+            )
+        first = counts.cumsum(0) - counts
+        place = torch.arange(len(self.values), device=self.values.device) - first[self.segment]
+        valid = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
+        dense = self.values.new_zeros(*valid.shape, self.values.shape[-1])
+        return dense.index_put((self.segment, place), self.values), valid
+
 
 @dataclass
 class Encoded:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_domains.core.batch import Batch, Encoded, Mask, Tokens, View
 from ssl_domains.core.layout import Layout
+from ssl_domains.core.parts.mixup import mixup
 from ssl_domains.core.random import Draw
 
 
@@ -112,6 +113,23 @@ class Encoder(nn.Module):
         """A module ``p(encoded, mask, x) -> [M, output_width]``: from visible tokens to hidden
         ones, rows in the order of ``Tokens.select(mask)``."""
         raise TypeError(f"{type(self).__name__} does not define predictor")
+
+    def encode_mixture(self, first: Any, second: Any, rows: Tensor, share: float) -> Encoded:
+        """Encodes ``share * first[i] + (1 - share) * second[rows[i]]`` (mixup).
+
+        Default: interpolates the inputs. An encoder whose inputs have no value between two values
+        (categories) may interpolate their embeddings instead.
+
+        Args:
+            first: inputs of B samples.
+            second: inputs of the same samples, seen otherwise.
+            rows: ``[B]`` int64, the partner of each row.
+            share: in [0, 1], one for the batch.
+
+        Raises:
+            UserError: the inputs cannot be interpolated.
+        """
+        return self(mixup(first, second, rows, share))  # type: ignore[no-any-return]
 
     def input_parameters(self) -> list[nn.Parameter]:
         """Parameters of the tokeniser (frozen by some recipes, as MoCo v3 does)."""

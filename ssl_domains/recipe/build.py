@@ -193,9 +193,9 @@ def _method(
     masker: Masker | None,
 ) -> Method:
     parts = {"encoder": encoder, "objective": objective, "views": views, "masker": masker}
-    method = _construct(
-        recipe, "method", spec=source.spec, **{k: v for k, v in parts.items() if v is not None}
-    )
+    linked = {k: v for k, v in parts.items() if v is not None}
+    n_classes = len(source.class_names or ()) if source.task == "classification" else 0
+    method = _construct(recipe, "method", spec=source.spec, n_classes=n_classes, **linked)
     assert isinstance(method, Method)
     return method
 

@@ -30,7 +30,7 @@ FILLED: dict[str, frozenset[str]] = {
     "encoder": frozenset({"spec"}),
     "views": frozenset({"spec"}),
     "mask": frozenset({"spec"}),
-    "method": frozenset({"encoder", "objective", "views", "masker", "spec", "total_steps"}),
+    "method": frozenset({"encoder", "objective", "views", "masker", "spec", "total_steps", "n_classes"}),
     "objective": frozenset({"spec", "width", "total_steps", "n_samples"}),
     "sampler": frozenset({"spec"}),
     "optimizer": frozenset({"params", "groups", "method"}),

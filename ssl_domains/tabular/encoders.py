@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.interfaces import Encoder
 from ssl_domains.core.layout import Set
+from ssl_domains.core.parts.mixup import mixup
 from ssl_domains.core.parts.transformer import sincos
 from ssl_domains.core.registry import encoder
 from ssl_domains.tabular.embeddings import ColumnTokens, NumericKind
@@ -47,6 +48,12 @@ class TableEncoder(Encoder):
     def encode(self, cells: Tensor, mask: Mask | None = None, *, layers: bool = False) -> Encoded:
         """The part of :meth:`forward` after the embedding: from cells ``[B, N, E]``."""
         raise TypeError(f"{type(self).__name__} does not define encode")
+
+    def encode_mixture(
+        self, first: dict[str, Tensor], second: dict[str, Tensor], rows: Tensor, share: float
+    ) -> Encoded:
+        """Interpolates embedded cells, since categories and gaps have no value between two values."""
+        return self.encode(mixup(self.tokens(first), self.tokens(second), rows, share))
 
     def layout(self, x: dict[str, Tensor]) -> Set:
         """A set of N columns."""

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssl_domains.core import cache
 from ssl_domains.core.interfaces import Source
 from ssl_domains.tabular import store
 from ssl_domains.tabular.domain import Tabular
@@ -156,7 +157,7 @@ def test_memory_mapped_equals_in_memory(frame, tmp_path, monkeypatch):
     options = {"label": "member", "id": "count", "scaling": "minmax"}
     small = Tabular().open(path, **options)
     monkeypatch.setattr(store, "IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr(store, "ROWS_BEFORE_RELEASE", 50)
+    monkeypatch.setattr(cache, "BYTES_BEFORE_RELEASE", 50 * (64 << 10))
     large = Tabular().open(path, **options)
     assert isinstance(large._table.numeric, np.memmap)
     assert large.spec == small.spec

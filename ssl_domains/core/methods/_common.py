@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import combinations
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
 
 from ssl_domains.core.batch import Encoded
-from ssl_domains.core.objectives.base import Terms, mean_terms
 from ssl_domains.core.schedules import Ramp
-
-
-def over_pairs(objective: Callable[[Tensor, Tensor], Terms], z: Sequence[Tensor]) -> Terms:
-    """The objective averaged over unordered pairs of views ``[B, D]``; its two sides play the same role."""
-    return mean_terms(objective(a, b) for a, b in combinations(z, 2))
 
 
 def stages(encoded: Encoded, **others: Tensor) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from ssl_domains.core.batch import Batch, Output
 from ssl_domains.core.interfaces import Encoder, Views
-from ssl_domains.core.methods._common import over_pairs, stages
+from ssl_domains.core.methods._common import stages
 from ssl_domains.core.methods.base import Method
 from ssl_domains.core.objectives.base import Objective
 from ssl_domains.core.parts.heads import mlp
@@ -18,17 +18,17 @@ from ssl_domains.core.registry import method
 
 @method("joint_embedding")
 class JointEmbedding(Method):
-    """Views compared by an objective: SimCLR, Barlow Twins, VICReg, SimSiam, SCARF, GRACE, GraphCL.
+    """Views compared by an objective: SimCLR, Barlow Twins, VICReg, SimSiam, SCARF, GRACE, GraphCL, GroCo.
 
     Each view passes by itself (batch-norm statistics are per view, as in the papers). Without
-    a predictor the objective sees each unordered pair of views ``(z_i, z_j)``; with one, each
-    ordered pair ``(predictor(z_i), z_j)``, whose second side the objective detaches (SimSiam,
-    CVPR 2021, section 3).
+    a predictor the objective sees all views at once (:meth:`Objective.over_peers`: by default
+    each unordered pair ``(z_i, z_j)``); with one, each ordered pair ``(predictor(z_i), z_j)``,
+    whose second side the objective detaches (SimSiam, CVPR 2021, section 3).
 
     Args:
         encoder: the domain's encoder.
         objective: called with two ``[B, D]``.
-        views: gives at least two views.
+        views: gives at least two views, local ones last.
         projector: widths of the projector's layers. Default ``[2048, 2048, 2048]`` (VICReg and
             SimSiam use three layers; Barlow Twins 8192 wide). Empty: none.
         predictor: hidden widths of the predictor, whose output is as wide as the projector's.
@@ -67,10 +67,11 @@ class JointEmbedding(Method):
         views = self.views(batch, draw.fork("views"))
         encoded = [self.encoder(view.x) for view in views]
         z = [self.projector(e.pooled) for e in encoded]
-        left = [self.predictor(v) for v in z] if self.predictor is not None else z
-        predicted = self.predictor is not None
-        terms = self.objective.over_views(left, z) if predicted else over_pairs(self.objective, z)
         seen = stages(encoded[0], projector=z[0])
-        if self.predictor is not None:
-            seen["predictor"] = left[0].detach()
+        if self.predictor is None:
+            terms = self.objective.over_peers(z, n_global=sum(view.role != "local" for view in views))
+        else:
+            predicted = [self.predictor(v) for v in z]
+            terms = self.objective.over_views(predicted, z)
+            seen["predictor"] = predicted[0].detach()
         return Output(terms.total, terms.parts, seen, terms.trivial)

@@ -71,9 +71,10 @@ class MomentumContrast(Method):
         views = self.views(batch, draw.fork("views"))
         encoded, query = self._student(views[0])
         key = self._teacher(views[1])
-        terms = [self._contrast(query, key, batch.index)]
+        terms = [self._contrast(query, key, batch.index, draw)]
         if self.symmetric:
-            terms.append(self._contrast(self._student(views[1])[1], self._teacher(views[0]), batch.index))
+            other, its_key = self._student(views[1])[1], self._teacher(views[0])
+            terms.append(self._contrast(other, its_key, batch.index, draw.fork("other view")))
         if self.queue is not None and self.training:
             self._pending.append((F.normalize(key, dim=1), batch.index))
         total = mean_terms(terms)
@@ -91,7 +92,8 @@ class MomentumContrast(Method):
     def _teacher(self, view: View) -> Tensor:
         return self.teacher_projector(self.teacher_encoder(view.x).pooled)
 
-    def _contrast(self, query: Tensor, key: Tensor, index: Tensor) -> Terms:
+    def _contrast(self, query: Tensor, key: Tensor, index: Tensor, draw: Draw) -> Terms:
+        """The loss of one direction; ``draw`` is for methods that make negatives of their own."""
         if self.queue is None:
             return self.objective(query, key)
         own = self.queue.index[None, :] == index[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
@@ -60,6 +61,17 @@ class Objective(nn.Module):
         """
         pairs = [(i, j) for i in range(len(students)) for j in range(len(teachers)) if i != j]
         return mean_terms(self(students[i], teachers[j]) for i, j in pairs)
+
+    def over_peers(self, views: Sequence[Tensor], n_global: int) -> Terms:
+        """The objective among views of ONE network, which all play the same role.
+
+        Default: averaged over unordered pairs.
+
+        Args:
+            views: ``[B, D]`` by view.
+            n_global: the first so many are global views, the others local ones.
+        """
+        return mean_terms(self(a, b) for a, b in combinations(views, 2))
 
     def after_step(self, fraction: float) -> None:
         """After the optimizer step, at this share of the run: centers, temperature ramps."""

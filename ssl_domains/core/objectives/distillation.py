@@ -140,9 +140,7 @@ class TeacherCrossEntropy(Objective):
             total = global_mean(rows, weight)
             entropies = [torch.special.entr(p).sum(dim=1) for p in targets]
             entropy = global_mean(torch.cat([entropies[t] for t, _ in couples]), weight)
-        if self.training and self.centering == "mean":
-            gathered = _logit_sums(teachers, self.center)
-            self._seen = gathered if self._seen is None else self._seen + gathered
+        self.observe(teachers)
         used = _used_outputs(targets)
         parts = {"teacher_entropy": entropy, "kl": total.detach() - entropy, "used_outputs": used}
         return Terms(total, parts, {"uniform": math.log(self.width), "constant": 0.0})
@@ -168,6 +166,13 @@ class TeacherCrossEntropy(Objective):
             return [F.softmax(t, dim=1) for t in sharp]
         codes = sinkhorn(torch.cat(sharp), 1.0, self.sinkhorn_iterations)
         return list(codes.split([len(t) for t in teachers]))
+
+    def observe(self, teacher: Logits) -> None:
+        """Notes teacher logits for the center, as each call in training mode does; :meth:`after_step`
+        moves it."""
+        if self.training and self.centering == "mean":
+            seen = _logit_sums(_as_list(teacher), self.center)
+            self._seen = seen if self._seen is None else self._seen + seen
 
     def after_step(self, fraction: float) -> None:
         """Moves the center by what was seen since the last step, and the temperature's ramp."""

@@ -47,8 +47,9 @@ def mlp(
     norm: Literal["batch", "layer", "none"] = "batch",
     last_norm: bool = False,
     last_bias: bool = True,
+    activation: Literal["relu", "gelu"] = "relu",
 ) -> nn.Sequential:
-    """Linear layers ``in_width -> widths[0] -> ... -> widths[-1]`` with norm and ReLU between.
+    """Linear layers ``in_width -> widths[0] -> ... -> widths[-1]`` with norm and activation between.
 
     Args:
         in_width: width of the input.
@@ -56,6 +57,7 @@ def mlp(
         norm: norm after each hidden layer; such layers have no bias.
         last_norm: an affine-free batch norm after the last layer (SimSiam, MoCo v3).
         last_bias: bias in the last layer (Barlow Twins: False).
+        activation: ``relu``, or ``gelu`` (DINO).
     """
     layers: list[nn.Module] = []
     for i, width in enumerate(widths):
@@ -65,7 +67,7 @@ def mlp(
         if not last:
             if norm != "none":
                 layers.append(GlobalBatchNorm1d(width) if norm == "batch" else nn.LayerNorm(width))
-            layers.append(nn.ReLU(inplace=True))
+            layers.append(nn.ReLU(inplace=True) if activation == "relu" else nn.GELU())
         elif last_norm:
             layers.append(GlobalBatchNorm1d(width, affine=False))
         in_width = width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from ssl_domains.core.errors import DataError
 
 _TABLE = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".db", ".sqlite", ".duckdb")
 _GRAPH = (".graphml", ".gml", ".gexf", ".pt", ".smi", ".smiles", ".sdf", ".mol")
+_IMAGE = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".npz", ".npy", ".tar")
+_ENOUGH = 200
 
 
 def guess_domain(source: Any = None, **data: Any) -> str:
@@ -33,8 +36,8 @@ def guess_domain(source: Any = None, **data: Any) -> str:
         if found:
             return found
     raise DataError(
-        f"{source}: cannot tell the domain of this source; say it with domain=tabular or domain=graph "
-        f"(known endings: {', '.join(_TABLE + _GRAPH)})"
+        f"{source}: cannot tell the domain of this source; say it with domain=tabular, graph or image "
+        f"(known endings: {', '.join(_TABLE + _GRAPH + _IMAGE)})"
     )
 
 
@@ -42,6 +45,8 @@ def _by_name(name: str) -> str | None:
     low = name.lower().removesuffix(".gz")
     if low.startswith(("import-graph://", "ast-graph://", "pyg://")) or low.endswith(_GRAPH):
         return "graph"
+    if low.startswith("sklearn://digits") or low.endswith(_IMAGE):
+        return "image"
     if low.startswith(("hf://", "duckdb://", "sqlite://")) or low.endswith(_TABLE):
         return "tabular"
     path = Path(name)
@@ -53,4 +58,15 @@ def _by_name(name: str) -> str | None:
             return "graph"
         if any(p.suffix.lower() in _TABLE or p.name == "dataset_info.json" for p in path.iterdir()):
             return "tabular"
+        if _holds_images(path):
+            return "image"
     return None
+
+
+def _holds_images(folder: Path) -> bool:
+    """Whether one of the first files in a folder, at any depth, is an image, or it holds idx files."""
+    files = (p for p in folder.rglob("*") if p.is_file())
+    for path in itertools.islice(files, _ENOUGH):
+        if path.suffix.lower() in _IMAGE or "-images-idx" in path.name:
+            return True
+    return False

@@ -5,6 +5,8 @@ A new domain adds one entry to ``SOURCES`` and one to ``ENCODERS``; a new method
 
 from __future__ import annotations
 
+import inspect
+
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -110,7 +112,20 @@ def graphs_source(folder):
     return registry.load_domain("graph")().open(source=graphs)
 
 
+def image_source(folder):
+    rng = np.random.default_rng(0)
+    across = np.linspace(0, 3 * np.pi, 16)
+    y = rng.integers(0, 2, 120)
+    waves = np.where(y[:, None, None] == 1, np.sin(across)[None, None, :], np.sin(across)[None, :, None])
+    x = 128 + 60 * waves + rng.normal(0, 20, (120, 16, 16))
+    colour = rng.uniform(0.6, 1.0, (120, 1, 1, 3))
+    np.savez(folder / "images.npz", x=(x.clip(0, 255)[..., None] * colour).astype(np.uint8), y=y)
+    return registry.load_domain("image")().open(str(folder / "images.npz"))
+
+
 SOURCES = {
+    "image": image_source,
+    "image-conv": image_source,
     "tabular": table_source,
     "tabular-mlp": table_source,
     "tabular-resnet": table_source,
@@ -118,6 +133,8 @@ SOURCES = {
     "graph-level": graphs_source,
 }
 ENCODERS = {
+    "image": ("image_vit", {"patch": 4, "width": 16, "depth": 2, "heads": 2}),
+    "image-conv": ("image_resnet", {"depth": 10, "width": 8, "stem": "small"}),
     "tabular-mlp": ("mlp", {"width": 16, "cell_width": 8, "dropout": 0.0}),
     "tabular-resnet": (
         "resnet",
@@ -127,9 +144,14 @@ ENCODERS = {
     "graph": ("gat", {"width": 16, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0}),
     "graph-level": ("gin", {"width": 16, "dropout": 0.0}),
 }
-PREDICTORS = {"tabular": {"width": 16, "depth": 1, "heads": 2, "ffn": 32, "dropout": 0.0}, "graph": {}}
-OBJECTIVES = {"tabular": "mixed_columns", "graph": "scaled_cosine"}
-MASKS = {"tabular": "disjoint_subsets", "graph": "random"}
+PREDICTORS = {
+    "tabular": {"width": 16, "depth": 1, "heads": 2, "ffn": 32, "dropout": 0.0},
+    "graph": {},
+    "image": {"width": 16, "depth": 1, "heads": 2},
+    "image-conv": {},
+}
+OBJECTIVES = {"tabular": "mixed_columns", "graph": "scaled_cosine", "image": "masked_mse"}
+MASKS = {"tabular": "disjoint_subsets", "graph": "random", "image": "multi_block"}
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +175,19 @@ def make(kind: str, case: str, source):
             objective_options = {"spec": source.spec, "width": encoder.width}
     if takes == "masker":
         mask = MASKS[folder] if case == "latent_prediction" else "random"
-        method_options |= {"masker": registry.get("mask", mask)(), "predictor": PREDICTORS[folder]}
+        method_options |= {
+            "masker": registry.get("mask", mask)(),
+            "predictor": PREDICTORS.get(kind, PREDICTORS[folder]),
+        }
     else:
-        method_options["views"] = registry.get("views", domain.defaults["views"])()
+        views = "image_rotation" if folder == "image" and case == "pretext_task" else domain.defaults["views"]
+        cls_views = registry.get("views", views)
+        takes_spec = "spec" in inspect.signature(cls_views).parameters
+        method_options["views"] = cls_views(source.spec) if takes_spec else cls_views()
     if case == "pretext_task":
         method_options["spec"] = source.spec
+        if folder == "image":
+            method_options["target"], objective = "rotation", "cross_entropy"
     return cls(encoder, registry.get("objective", objective)(**objective_options), **method_options)
 
 

@@ -7,7 +7,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from ssl_domains.core.batch import Encoded
+from ssl_domains.core.batch import Batch, Encoded
+from ssl_domains.core.interfaces import Views
+from ssl_domains.core.random import Draw
 from ssl_domains.core.schedules import Ramp
 
 
@@ -28,3 +30,8 @@ def momentum_ramp(values: Sequence[float] | float, kind: Literal["linear", "cosi
     if len(pair) != 2 or not all(0.0 <= v <= 1.0 for v in pair):
         raise ValueError(f"method.momentum must be one number or [start, end] within [0, 1], got {values}")
     return Ramp(pair[0], pair[1], kind)
+
+
+def seen_through(views: Views | None, batch: Batch, draw: Draw) -> Batch:
+    """The batch as its first view shows it (images are cropped before they are masked); without views as it is."""
+    return batch if views is None else batch.with_x(views(batch, draw.fork("views"))[0].x)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_domains.core.batch import Batch, Mask, Output
-from ssl_domains.core.interfaces import Encoder, Masker
-from ssl_domains.core.methods._common import momentum_ramp, stages
+from ssl_domains.core.interfaces import Encoder, Masker, Views
+from ssl_domains.core.methods._common import momentum_ramp, seen_through, stages
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.objectives.base import Objective
 from ssl_domains.core.parts.teacher import Teacher
@@ -36,6 +36,7 @@ class LatentPrediction(Method):
         normalize_targets: layer norm of each target without affine part (I-JEPA and data2vec;
             T-JEPA does not, as its encoder ends in a norm).
         export: whose encoder users get, ``teacher`` (T-JEPA's protocol) or ``student``.
+        views: the first view is what is masked (a random crop, for images); None: the batch itself.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class LatentPrediction(Method):
         momentum: float | tuple[float, float] = (0.996, 1.0),
         normalize_targets: bool = False,
         export: str = "teacher",
+        views: Views | None = None,
     ) -> None:
         super().__init__()
+        self.views = views
         if export not in ("teacher", "student"):
             raise ValueError(f"method.export must be teacher or student, got {export!r}")
         self.encoder, self.objective, self.masker = encoder, objective, masker
@@ -60,6 +63,7 @@ class LatentPrediction(Method):
         self.export = export
 
     def forward(self, batch: Batch, draw: Draw) -> Output:
+        batch = seen_through(self.views, batch, draw)
         mask = self.masker(self.encoder.layout(batch.x), draw.fork("mask"))
         encoded = self.encoder(batch.x, mask)
         prediction = self.predictor(encoded, mask, batch.x)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssl_domains.core.batch import Batch, Output
-from ssl_domains.core.interfaces import Encoder, Masker
-from ssl_domains.core.methods._common import stages
+from ssl_domains.core.interfaces import Encoder, Masker, Views
+from ssl_domains.core.methods._common import seen_through, stages
 from ssl_domains.core.methods.base import Method
 from ssl_domains.core.objectives.base import Objective
 from ssl_domains.core.random import Draw
@@ -26,6 +26,7 @@ class MaskedReconstruction(Method):
         objective: a masked objective on ``prediction [M, P]`` and ``target [M, T]``.
         masker: hides tokens.
         predictor: options of the encoder's predictor (its signature lists them).
+        views: the first view is what is masked (a random crop, for images); None: the batch itself.
     """
 
     def __init__(
@@ -34,14 +35,17 @@ class MaskedReconstruction(Method):
         objective: Objective,
         masker: Masker,
         predictor: Mapping[str, Any] | None = None,
+        views: Views | None = None,
     ) -> None:
         super().__init__()
+        self.views = views
         self.encoder, self.objective, self.masker = encoder, objective, masker
         width = objective.prediction_width(encoder.target_width, encoder.width)
         self.embedding_width = width
         self.predictor = encoder.predictor(width, **(predictor or {}))
 
     def forward(self, batch: Batch, draw: Draw) -> Output:
+        batch = seen_through(self.views, batch, draw)
         mask = self.masker(self.encoder.layout(batch.x), draw.fork("mask"))
         encoded = self.encoder(batch.x, mask)
         prediction = self.predictor(encoded, mask, batch.x)

@@ -1,0 +1,1 @@
+"""Images: folders, tables of paths, arrays, Hugging Face datasets, tar shards."""

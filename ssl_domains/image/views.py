@@ -1,0 +1,363 @@
+"""Views of images: the families of crops and colours that the papers use, one batch at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ssl_domains.core.batch import Batch, View
+from ssl_domains.core.interfaces import Views
+from ssl_domains.core.random import Draw
+from ssl_domains.core.registry import views
+from ssl_domains.image.colour import Jitter, blur, colour_jitter, solarise, to_grey
+from ssl_domains.image.resample import Filter, resample
+from ssl_domains.image.spec import ImageSpec
+
+TRIES = 10
+"""Boxes drawn for each image; the first that fits is taken, as torchvision does it."""
+CHUNK_BYTES = 3 << 20
+"""On a CPU a batch goes through in pieces of this many bytes, which stay in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one kind of view is made.
+
+    Attributes:
+        scale: (low, high) share of the image's area in a crop.
+        jitter: strengths of brightness, contrast, saturation, hue.
+        jitter_p: share of the images whose colours are changed.
+        grey: share of the images that lose their colour.
+        blur: share of the images that are blurred.
+        solarise: share of the images whose bright pixels are inverted.
+        flip: share of the images that are mirrored.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_p: float = 0.8
+    grey: float = 0.0
+    blur: float = 0.0
+    solarise: float = 0.0
+    flip: float = 0.5
+
+
+@dataclass(frozen=True)
+class Family:
+    """Views of one paper: styles of the global views in turn, and of the local ones, which may be none."""
+
+    views: tuple[Style, ...]
+    local: Style | None = None
+    n_local: int = 0
+    interpolation: Filter = "bilinear"
+
+
+_SIMCLR = Style((0.08, 1.0), (0.8, 0.8, 0.8, 0.2), 0.8, 0.2, 0.5)
+_MOCO = Style((0.2, 1.0), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
+_BYOL = Style((0.08, 1.0), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
+_BYOL_2 = replace(_BYOL, blur=0.1, solarise=0.2)
+FAMILIES = {
+    # SimCLR (Chen et al., ICML 2020, appendix A), strength 1.
+    "simclr": Family((_SIMCLR,)),
+    # SimCLR on CIFAR (appendix B.9): strength 0.5 and no blur.
+    "simclr_small": Family((replace(_SIMCLR, jitter=(0.4, 0.4, 0.4, 0.1), blur=0.0),)),
+    # MoCo v2 (Chen et al. 2020, code) and SimSiam.
+    "moco": Family((_MOCO,)),
+    # BYOL (Grill et al., NeurIPS 2020, appendix B), Barlow Twins, VICReg, MoCo v3: a pair of unlike views.
+    "byol": Family((_BYOL, _BYOL_2), interpolation="bicubic"),
+    # SwAV (Caron et al., NeurIPS 2020, appendix A.1): 2 global and 6 local crops.
+    "swav": Family((replace(_SIMCLR, scale=(0.14, 1.0)),), replace(_SIMCLR, scale=(0.05, 0.14)), 6),
+    # DINO (Caron et al., ICCV 2021, appendix C and code): 2 global and 8 local crops.
+    "dino": Family(
+        (replace(_BYOL, scale=(0.4, 1.0)), replace(_BYOL_2, scale=(0.4, 1.0))),
+        replace(_BYOL, scale=(0.05, 0.4), blur=0.5),
+        8,
+        "bicubic",
+    ),
+    # MSN (Assran et al., ECCV 2022, code): a target view and random views, then 10 small focal ones.
+    "msn": Family((replace(_SIMCLR, scale=(0.3, 1.0)),), replace(_SIMCLR, scale=(0.05, 0.3)), 10, "bicubic"),
+    # MAE (He et al., CVPR 2022, appendix A.1): crop and flip alone.
+    "mae": Family((Style((0.2, 1.0)),), interpolation="bicubic"),
+    # I-JEPA (Assran et al., CVPR 2023, appendix A.1): a crop, no flip.
+    "ijepa": Family((Style((0.3, 1.0), flip=0.0),), interpolation="bicubic"),
+    # The customary augmentation of a linear probe.
+    "crop_flip": Family((Style(),)),
+}
+Name = Literal["simclr", "simclr_small", "moco", "byol", "swav", "dino", "msn", "mae", "ijepa", "crop_flip"]
+
+
+@views("image_augment")
+class ImageAugment(Views):
+    """Random crops, mirroring, colours, blur: SimCLR, MoCo, BYOL, SwAV, DINO and others by ``family``.
+
+    All of it is batched arithmetic on the batch's device; every image has parameters of its own, the
+    order of the colour changes included. Recorded for each view, ``[B, ...]``: ``crop`` (top, left,
+    height, width as shares of the image), ``flip``, ``jitter`` (brightness, contrast and saturation factors,
+    hue shift in turns; neutral where none), ``grey``, ``blur`` (sigma in pixels, 0: none), ``solarise``.
+
+    Args:
+        spec: of the data.
+        family: whose views, with its numbers.
+        n_views: global views.
+        size: side of a view; None: the data's.
+        local_views: small crops after them, of role ``local``; None: the family's number.
+        local_size: side of a local view; None: 96 / 224 of a view's, at least 4.
+        scale: (low, high) share of the area in a global crop; None: the family's.
+        local_scale: the same of a local crop.
+        strength: factor on the strengths of the colour changes.
+        grey, blur, solarise, flip: shares of the images, for all views alike; None: the family's.
+        sigma: (low, high) of the blur, in pixels of a 224-pixel view (smaller views get less of it).
+        ratio: (low, high) width over height of a crop.
+    """
+
+    def __init__(
+        self,
+        spec: ImageSpec,
+        family: Name = "simclr",
+        n_views: int = 2,
+        size: int | None = None,
+        local_views: int | None = None,
+        local_size: int | None = None,
+        scale: tuple[float, float] | None = None,
+        local_scale: tuple[float, float] | None = None,
+        strength: float = 1.0,
+        grey: float | None = None,
+        blur: float | None = None,
+        solarise: float | None = None,
+        flip: float | None = None,
+        sigma: tuple[float, float] = (0.1, 2.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    ) -> None:
+        if family not in FAMILIES:
+            raise ValueError(f"views.family must be one of {', '.join(FAMILIES)}, got {family!r}")
+        found = FAMILIES[family]
+        own = {"grey": grey, "blur": blur, "solarise": solarise, "flip": flip}
+        self.size = spec.size if size is None else (size, size)
+        self.local_size = (local_size, local_size) if local_size else _small(self.size)
+        n_local = (found.n_local if local_views is None else local_views) if n_views else 0
+        if n_views < 1 or n_local < 0:
+            raise ValueError(
+                f"views.n_views must be at least 1 and local_views at least 0, got {n_views}, {n_local}"
+            )
+        if n_local and found.local is None and local_scale is None:
+            raise ValueError(f"views.family {family!r} has no local views; give views.local_scale")
+        styles = [_changed(found.views[i % len(found.views)], own, scale, strength) for i in range(n_views)]
+        local = _changed(found.local or found.views[0], own, local_scale, strength)
+        self.styles = [*styles, *[local] * n_local]
+        self.n_global, self.n_views = n_views, n_views + n_local
+        self.ratio, self.interpolation = _pair(ratio, "ratio"), found.interpolation
+        self.sigma = _pair(sigma, "sigma")
+
+    def __call__(self, batch: Batch, draw: Draw) -> list[View]:
+        """The global views, then the local ones."""
+        made = []
+        for i, style in enumerate(self.styles):
+            is_local = i >= self.n_global
+            size = self.local_size if is_local else self.size
+            made.append(
+                self.view(batch, style, size, draw.fork(f"view{i}"), "local" if is_local else "global")
+            )
+        return made
+
+    @torch.no_grad()
+    def view(
+        self, batch: Batch, style: Style, size: tuple[int, int], draw: Draw, role: str = "global"
+    ) -> View:
+        """One view of a batch."""
+        params = self._params(batch, style, size, draw)
+        x = batch.x
+        with torch.autocast(x.device.type, enabled=False):
+            if x.device.type != "cpu":
+                return View(self._apply(x, params, style, size), role, _recorded(params))
+            step = max(CHUNK_BYTES // (4 * x.shape[1] * size[0] * size[1]), 1)
+            dtype = torch.float32 if x.dtype == torch.uint8 else x.dtype
+            out = torch.empty(len(x), x.shape[1], *size, dtype=dtype)
+            for start in range(0, len(x), step):
+                part = {name: value[start : start + step] for name, value in params.items()}
+                out[start : start + step] = self._apply(x[start : start + step], part, style, size)
+        return View(out, role, _recorded(params))
+
+    def _params(self, batch: Batch, style: Style, size: tuple[int, int], draw: Draw) -> dict[str, Tensor]:
+        """Every random number of one view, ``[B, ...]``; always drawn alike, so that options do not shift
+        others."""
+        height, width = batch.x.shape[2:]
+        shape = batch.meta.get("shape")
+        box = draw_boxes(draw, (height, width), shape, style.scale, self.ratio)
+        strength = torch.tensor(style.jitter[:3], device=box.device)
+        factors = 1 + strength * draw.uniform(3, low=-1.0, high=1.0)
+        sigma = draw.uniform(low=self.sigma[0], high=self.sigma[1]) * (max(size) / 224)
+        return {
+            "box": box,
+            "crop": box / torch.tensor([height, width, height, width], device=box.device),
+            "flip": draw.bernoulli(style.flip),
+            "factors": factors.clamp_min(0),
+            "hue": style.jitter[3] * draw.uniform(low=-1.0, high=1.0),
+            "order": draw.permutation(4),
+            "jittered": draw.bernoulli(style.jitter_p if any(style.jitter) else 0.0),
+            "grey": draw.bernoulli(style.grey),
+            "sigma": sigma,
+            "blurred": draw.bernoulli(style.blur),
+            "solarise": draw.bernoulli(style.solarise),
+        }
+
+    def _apply(self, x: Tensor, p: dict[str, Tensor], style: Style, size: tuple[int, int]) -> Tensor:
+        out = resample(x, p["box"], p["flip"], size, self.interpolation)
+        if any(style.jitter):
+            colour_jitter(out, Jitter(p["factors"], p["hue"], p["order"]), p["jittered"])
+        if style.grey:
+            to_grey(out, p["grey"])
+        if style.blur:
+            radius = math.ceil(3 * self.sigma[1] * max(size) / 224)
+            blur(out, p["sigma"], p["blurred"], radius)
+        if style.solarise:
+            solarise(out, p["solarise"])
+        return out
+
+
+def _recorded(p: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a view says of itself."""
+    changed = p["jittered"][:, None]
+    factors = torch.where(changed, p["factors"], torch.ones_like(p["factors"]))
+    hue = torch.where(changed, p["hue"][:, None], torch.zeros_like(p["hue"])[:, None])
+    return {
+        "crop": p["crop"],
+        "flip": p["flip"],
+        "jitter": torch.cat([factors, hue], dim=1),
+        "grey": p["grey"],
+        "blur": torch.where(p["blurred"], p["sigma"], torch.zeros_like(p["sigma"])),
+        "solarise": p["solarise"],
+    }
+
+
+def draw_boxes(
+    draw: Draw,
+    size: tuple[int, int],
+    shape: Tensor | None,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Tensor:
+    """``[B, 4]`` int64 top, left, height, width: a random share of the area and a log-uniform aspect ratio.
+
+    Of ten boxes the first that fits is taken; when none does, the largest one in the middle within the
+    aspect ratios (torchvision's ``RandomResizedCrop``).
+
+    Args:
+        draw: the random numbers.
+        size: height and width of the pixels.
+        shape: ``[B, 2]`` true height and width of squeezed images, in which aspect ratios count; None:
+        ``size``.
+        scale: (low, high) share of the area.
+        ratio: (low, high) width over height.
+    """
+    u = draw.uniform(4, TRIES)
+    device = u.device
+    pixels = torch.tensor(size, device=device, dtype=torch.float32)
+    true = pixels.expand(len(u), 2) if shape is None else shape.to(device, torch.float32)
+    height, width = true[:, :1], true[:, 1:]
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * u[:, 0])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + (high - low) * u[:, 1])
+    w, h = torch.sqrt(area * aspect).round(), torch.sqrt(area / aspect).round()
+    fits = (w >= 1) & (h >= 1) & (w <= width) & (h <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)  # 0 when none fits
+    w, h, up, across = (v.gather(1, first) for v in (w, h, u[:, 2], u[:, 3]))
+    own = width / height  # the largest box in the middle
+    w_mid = torch.minimum(width, (height * ratio[1]).round())
+    h_mid = torch.where(own < ratio[0], torch.minimum(height, (width / ratio[0]).round()), height)
+    none = ~fits.any(dim=1, keepdim=True)
+    w, h = torch.where(none, w_mid, w), torch.where(none, h_mid, h)
+    top = torch.where(none, ((height - h) / 2).floor(), (up * (height - h + 1)).floor())
+    left = torch.where(none, ((width - w) / 2).floor(), (across * (width - w + 1)).floor())
+    box = torch.cat([top, left, h, w], dim=1)
+    if shape is not None:  # to the squeezed pixels
+        factor = (pixels / true).repeat(1, 2)
+        box = (box * factor).round()
+        box[:, 2:] = box[:, 2:].clamp_min(1)
+        box[:, :2] = torch.minimum(box[:, :2], pixels - box[:, 2:]).clamp_min(0)
+    return box.long()
+
+
+@views("image_rotation")
+class ImageRotation(Views):
+    """Turned by 0, 90, 180 or 270 degrees, each image by its own; ``params["rotation"]`` says by which.
+
+    RotNet (Gidaris et al., ICLR 2018) predicts it. With ``copies: 4`` every image comes once in each
+    rotation, as in the paper, and each view still mixes all four: batch norm cannot tell them.
+
+    Args:
+        spec: of the data; its pixels must be square.
+        copies: views, 1 to 4.
+        scale: (low, high) share of the area in the random crop before the turn.
+        flip: share of the images that are mirrored.
+    """
+
+    def __init__(
+        self, spec: ImageSpec, copies: int = 4, scale: tuple[float, float] = (0.6, 1.0), flip: float = 0.5
+    ) -> None:
+        if not 1 <= copies <= 4:
+            raise ValueError(f"views.copies must be 1 to 4, got {copies}")
+        if spec.size[0] != spec.size[1]:
+            raise ValueError(f"image_rotation needs square images, these are {spec.size[0]} x {spec.size[1]}")
+        self.n_views = copies
+        self.base = ImageAugment(spec, "crop_flip", n_views=1, scale=scale, flip=flip)
+
+    def target_width(self, name: str, spec: Any) -> int:
+        """4 for ``rotation``.
+
+        Raises:
+            KeyError: another name.
+        """
+        if name != "rotation":
+            raise KeyError(f"these views record 'rotation', not {name!r}")
+        return 4
+
+    def __call__(self, batch: Batch, draw: Draw) -> list[View]:
+        """Views whose rotations differ for each image."""
+        start = draw.fork("rotation").randint(4)
+        made = []
+        for i in range(self.n_views):
+            base = self.base(batch, draw.fork(f"copy{i}"))[0]
+            turns = (start + i) % 4
+            made.append(View(rotate(base.x, turns), "global", base.params | {"rotation": turns}))
+        return made
+
+
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Images ``[B, C, S, S]`` turned counter-clockwise by ``turns [B]`` quarters."""
+    turns = turns[:, None, None, None]
+    x = torch.where(turns >= 2, x.flip(2, 3), x)
+    return torch.where(turns % 2 == 1, x.transpose(2, 3).flip(2), x)
+
+
+def _changed(
+    style: Style, own: dict[str, float | None], scale: Sequence[float] | None, strength: float
+) -> Style:
+    given = {name: value for name, value in own.items() if value is not None}
+    for name, value in given.items():
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"views.{name} is a share of the images and must lie in [0, 1], got {value}")
+    if strength < 0:
+        raise ValueError(f"views.strength must not be negative, got {strength}")
+    jitter = tuple(min(j * strength, 0.5) if i == 3 else j * strength for i, j in enumerate(style.jitter))
+    if scale is not None:
+        low, high = _pair(scale, "scale")
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"views.scale must be [low, high] with 0 < low <= high <= 1, got {list(scale)}")
+        given["scale"] = (low, high)  # type: ignore[assignment]
+    return replace(style, jitter=jitter, **given)  # type: ignore[arg-type]
+
+
+def _pair(values: Sequence[float], name: str) -> tuple[float, float]:
+    if len(values) != 2 or values[0] > values[1] or values[0] <= 0:
+        raise ValueError(f"views.{name} must be [low, high] with 0 < low <= high, got {list(values)}")
+    return float(values[0]), float(values[1])
+
+
+def _small(size: tuple[int, int]) -> tuple[int, int]:
+    """Local views in the papers' proportion, 96 of 224."""
+    return max(round(size[0] * 96 / 224), 4), max(round(size[1] * 96 / 224), 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -61,3 +63,24 @@ def pool(values: Tensor, x: Any, kind: str) -> Tensor:
     ones = torch.ones_like(owner, dtype=values.dtype) if kept is None else kept.to(values.dtype)
     counts = values.new_zeros(n).index_add(0, owner, ones)
     return total / counts.clamp_min(1.0)[:, None]
+
+
+def join_graphs(parts: Sequence[Any]) -> Any:
+    """One batch of graphs side by side, in the order of ``parts`` (batches of graphs): what passes
+    together shares batch-norm statistics."""
+    from torch_geometric.data import Batch as GraphBatch
+
+    nodes = [0, *accumulate(len(part.x) for part in parts)]
+    graphs = [0, *accumulate(n_segments(part) for part in parts)]
+    out = {
+        "x": torch.cat([part.x for part in parts]),
+        "edge_index": torch.cat([part.edge_index + n for part, n in zip(parts, nodes)], dim=1),
+        "node_index": torch.cat([node_index(part) for part in parts]),
+        "batch": torch.cat([segment(part) + n for part, n in zip(parts, graphs)]),
+    }
+    for name in ("edge_attr", "edge_weight"):
+        if parts[0].get(name) is not None:
+            out[name] = torch.cat([part[name] for part in parts])
+    starts = [part.ptr[:-1] + n for part, n in zip(parts, nodes)]
+    ptr = torch.cat([*starts, starts[0].new_full((1,), nodes[-1])])
+    return GraphBatch(**out, ptr=ptr, partial=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def evaluate_encoder(
         RecipeError: a probe or one of its options does not exist.
         DataError: the encoder's embeddings are not finite.
     """
-    built = [build_probe(probe) for probe in probes]
+    built = [part for probe in probes for part in build_probe(probe).parts()]
     run = _Evaluator(
         source, built, list(range(seeds)) if isinstance(seeds, int) else list(seeds),
         max_rows, diagnostic_rows, map_rows, batch_size, device, progress or (lambda _: None),
@@ -112,6 +113,19 @@ class _Evaluator:
         labels = None if source.labels is None else np.asarray(source.labels)[self.mapped]
         self.result.sample = MapSample(self.mapped, {}, labels)
 
+    @cached_property
+    def raw_features(self) -> dict[str, np.ndarray]:
+        """The domain's plain features of the rows in use, by name."""
+        return baselines.raw_baselines(self.source, self.index)
+
+    @cached_property
+    def plain(self) -> np.ndarray | None:
+        """``[m, F]``: the one called ``raw``, without missing values; None when there is none."""
+        x = self.raw_features.get("raw")
+        if x is None or self.labelled is None:
+            return x
+        return baselines.filled(x, self._at(self.labelled.rows["train"]))
+
     def _map_rows(self, n: int) -> np.ndarray:
         if self.labelled is not None and len(self.labelled.rows["test"]) >= min(n, 200):
             return subset(self.labelled.rows["test"], n)
@@ -138,9 +152,8 @@ class _Evaluator:
         for probe in self.probes if self.labelled is not None else []:
             with self._part(f"probe {probe.key}", f"{probe.key} on the pretrained encoder"):
                 seeds = self.seeds if probe.draws else [0]
-                self._add(
-                    "pretrained", probe, [self._fit(probe, z, encoder, seed) for seed in seeds], probe.draws
-                )
+                found = [self._fit(probe, z, encoder, seed, views) for seed in seeds]
+                self._add("pretrained", probe, found, probe.draws)
 
     def random(self, make_encoder: MakeEncoder, views: Views | None) -> None:
         """The same architecture, freshly initialised once a seed."""
@@ -152,7 +165,7 @@ class _Evaluator:
                 if number == 1:
                     self._describe("random", encoder, z, views)
                 for probe in self.probes if self.labelled is not None else []:
-                    found[probe.key].append(self._fit(probe, z, encoder, seed))
+                    found[probe.key].append(self._fit(probe, z, encoder, seed, views))
         for probe in self.probes if self.labelled is not None else []:
             drawn = f", each with its own {probe.draws}" if probe.draws else ""
             self._add("random", probe, found[probe.key], f"encoder initialisations{drawn}")
@@ -161,7 +174,7 @@ class _Evaluator:
         """The domain's plain features, and trees on them."""
         if self.labelled is None:
             return
-        for name, x in baselines.raw_baselines(self.source, self.index).items():
+        for name, x in self.raw_features.items():
             full = baselines.filled(x, self._at(self.labelled.rows["train"]))
             for probe in self.probes:
                 if probe.tunes_encoder:
@@ -194,13 +207,17 @@ class _Evaluator:
         if self.result.sample is not None:
             self.result.sample.embeddings[name] = z[self._at(self.mapped)]
 
-    def _fit(self, probe: Probe, z: np.ndarray, encoder: Encoder | None, seed: int) -> tuple[Scores, Scores]:
-        """Scores, and (for a probe that draws nothing) their bootstrap deviations."""
+    def _fit(
+        self, probe: Probe, z: np.ndarray, encoder: Encoder | None, seed: int, views: Views | None = None
+    ) -> tuple[Scores, Scores]:
+        """Scores, and (for a probe that draws nothing) their bootstrap deviations. Without an
+        encoder ``z`` are raw features."""
         assert self.labelled is not None
         if probe.tunes_encoder:
-            prediction = probe.predict_encoder(encoder, self.source, self.labelled, seed)  # type: ignore[attr-defined]
+            prediction = probe.predict_encoder(encoder, self.source, self.labelled, seed, views)  # type: ignore[attr-defined]
         else:
-            prediction = probe.predict(self.labelled.data(z, self.index), seed)
+            raw = self.plain if probe.joins_raw and encoder is not None else None
+            prediction = probe.predict(self.labelled.data(z, self.index, raw), seed)
         y, task = self.labelled.labels[self.labelled.rows["test"]], self.labelled.task
         spread = {} if probe.draws else metrics.bootstrap(y, prediction, task, RESAMPLES)
         return metrics.score(y, prediction, task), spread

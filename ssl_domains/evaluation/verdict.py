@@ -7,7 +7,7 @@ import math
 from ssl_domains.evaluation.metrics import TITLES
 from ssl_domains.evaluation.results import Evaluation, Row
 
-PROBE_ORDER = ("linear", "knn", "fine_tune", "few_shot", "label_fraction")
+PROBE_ORDER = ("linear", "mlp", "knn", "boosted_trees", "fine_tune", "few_shot", "label_fraction")
 
 
 def main_probe(evaluation: Evaluation) -> str | None:

@@ -2,21 +2,27 @@
 
     python benchmarks/prepare.py ROOT
 
-Writes into ROOT: ``digits.csv`` (scikit-learn's), ``letter.csv`` and ``satellite.csv`` (R's
-mlbench), ``wordnet_verbs_nodes.csv`` and ``wordnet_verbs_edges.csv`` (WordNet 3.0). A file that
-is there stays.
+Writes into ROOT: ``digits.csv`` (scikit-learn's), ``letter.csv``, ``satellite.csv`` and ``dna.csv``
+(R's mlbench), ``diamonds.csv`` (R's ggplot2), ``wordnet_verbs_nodes.csv`` and
+``wordnet_verbs_edges.csv`` (WordNet 3.0). A file that is there stays.
 """
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import os
+import struct
 import sys
+import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 MLBENCH = "files/usr/lib/R/site-library/mlbench/data"
+GGPLOT2 = "files/usr/lib/R/site-library/ggplot2/data/Rdata"
 WORDNET = "files/usr/share/wordnet/data.verb"
 
 
@@ -35,9 +41,50 @@ def mlbench(root: Path, name: str, target: str) -> None:
         return
     import rdata
 
-    frame = rdata.read_rda(root / MLBENCH / f"{name}.rda")[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one for each text without an encoding
+        frame = rdata.read_rda(root / MLBENCH / f"{name}.rda")[name]
     frame.columns = [str(c).replace(".", "_") for c in frame.columns]
     write(frame, path)
+
+
+def lazy_load(stem: Path, name: str) -> pd.DataFrame:
+    """One data frame of an R lazy-load database: ``.rdx`` says where in ``.rdb`` its block lies.
+
+    A block is its decoded size (4 bytes, big-endian), then zlib data; or a letter for the kind of
+    compression (``2``: bzip2, ``Z``: xz, ``0``: none) and the data.
+    """
+    import rdata
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        index = rdata.read_rds(stem.with_suffix(".rdx"))
+        start, length = (int(value) for value in index["variables"][name])
+        block = stem.with_suffix(".rdb").read_bytes()[start : start + length]
+        size, body = struct.unpack(">I", block[:4])[0], block[4:]
+        if body[:1] in b"2Z0":
+            unpack = {b"2": bz2.decompress, b"Z": _raw_xz, b"0": bytes}[body[:1]]
+            data = unpack(body[1:])
+        else:
+            data = zlib.decompress(body)
+        assert len(data) == size, f"{stem}: the block of {name} is damaged"
+        return rdata.conversion.convert(rdata.parser.parse_data(data))
+
+
+def _raw_xz(data: bytes) -> bytes:
+    """LZMA2 in an xz container, or without one."""
+    try:
+        return lzma.decompress(data)
+    except lzma.LZMAError:
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
+        return lzma.decompress(data, format=lzma.FORMAT_RAW, filters=filters)
+
+
+def diamonds(root: Path) -> None:
+    """53,940 diamonds with their price: 6 numbers and 3 ordered categories."""
+    path = root / "diamonds.csv"
+    if not path.exists():
+        write(lazy_load(root / GGPLOT2, "diamonds"), path)
 
 
 def digits(root: Path) -> None:
@@ -87,6 +134,8 @@ def main() -> None:
     digits(root)
     mlbench(root, "LetterRecognition", "letter.csv")
     mlbench(root, "Satellite", "satellite.csv")
+    mlbench(root, "DNA", "dna.csv")
+    diamonds(root)
     wordnet_verbs(root)
 
 

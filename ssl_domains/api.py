@@ -6,6 +6,7 @@ Each is what the command of the same name does. Bad input ends in a subclass of
 
 from __future__ import annotations
 
+import inspect as inspect_module
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -196,12 +197,15 @@ def embed(
     return embed_to_file(loaded.encoder, source, target, batch_size=batch_size, device=device)
 
 
-def inspect(source: Any = None, domain: str | None = None, **data: Any) -> tuple[dict[str, Any], str]:
+def inspect(
+    source: Any = None, domain: str | None = None, schema_out: str | Path | None = None, **data: Any
+) -> tuple[dict[str, Any], str]:
     """What is in a source, and the recipe lines that use it.
 
     Args:
         source: a path, or an object such as a DataFrame.
         domain: ``tabular`` or ``graph``; default: told from the source.
+        schema_out: also writes the fitted columns of a table to this file, for ``data.schema``.
         data: other keys of the domain's ``data`` section, such as ``label``, ``nodes``, ``edges``.
 
     Returns:
@@ -215,7 +219,10 @@ def inspect(source: Any = None, domain: str | None = None, **data: Any) -> tuple
 
     opened = _domain(domain or guess_domain(source, **data))
     given = data if source is None else {"source": source, **data}
-    return _call_with_keys(opened.open, lambda _, **keys: opened.inspect(**keys), None, given)
+    more = {} if schema_out is None else {"schema_out": schema_out}
+    if more and "schema_out" not in inspect_module.signature(opened.inspect).parameters:
+        raise UserError("inspect: only tables have a schema that can be written")
+    return _call_with_keys(opened.open, lambda _, **keys: opened.inspect(**keys, **more), None, given)
 
 
 def profile(

@@ -124,14 +124,15 @@ def embed(run: str, overrides: tuple[str, ...], data: str | None, out: str, plug
 @click.argument("source", required=False)
 @_OVERRIDES
 @click.option("--domain", metavar="NAME", help="Default: guessed from the file's name.")
-def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None) -> None:
+@click.option("--schema", metavar="FILE", help="Write the fitted columns of a table, for data.schema=FILE.")
+def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None, schema: str | None) -> None:
     """Show what is in a file, and the recipe lines that use it."""
     from ssl_domains import api, render
 
     if source is not None and source.startswith("data.") and "=" in source:
         overrides, source = (source, *overrides), None
     data = _data(overrides)
-    found, lines = api.inspect(data.pop("source", source), domain=domain, **data)
+    found, lines = api.inspect(data.pop("source", source), domain=domain, schema_out=schema, **data)
     render.inspection(found, lines)
 
 

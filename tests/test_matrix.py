@@ -69,6 +69,13 @@ NOT_ON = {
     "mixed_barlow_twins": {"graph", "graph-level"},
     "cmd": {"graph"},
 }
+# Methods that only tables have.
+TABLE_METHODS = {
+    "denoising": ("denoising", {"decoder": [16]}, None, {}, "views"),
+    "vime": ("denoising", {"mask_weight": 1.0, "reconstruction_weight": 2.0}, None, {}, "views"),
+    "subtab": ("subtab", {"n_subsets": 3, "projector": [16], "decoder": [16]}, "nt_xent", {}, "views"),
+    "saint": ("saint", {"projector": [16], "decoder": [16]}, "info_nce", {"temperature": 0.7}, "views"),
+}
 
 
 def table_source(folder):
@@ -129,6 +136,9 @@ SOURCES = {
     "tabular": table_source,
     "tabular-mlp": table_source,
     "tabular-resnet": table_source,
+    "tabular-saint": table_source,
+    "tabular-noise": table_source,
+    "tabular-cutmix": table_source,
     "graph": node_source,
     "graph-level": graphs_source,
 }
@@ -140,6 +150,15 @@ ENCODERS = {
         "resnet",
         {"width": 16, "cell_width": 8, "dropout": 0.0, "numeric": "piecewise", "n_bins": 8},
     ),
+    "tabular-saint": (
+        "saint_transformer",
+        {"width": 8, "heads": 2, "ffn": 16, "row_head_width": 8, "dropout": 0.0, "row_dropout": 0.0},
+    ),
+    "tabular-noise": (
+        "ft_transformer",
+        {"width": 16, "depth": 1, "heads": 2, "ffn": 16, "dropout": 0.0, "numeric": "periodic", "sigma": 0.3},
+    ),
+    "tabular-cutmix": ("ft_transformer", {"width": 16, "depth": 1, "heads": 2, "ffn": 16, "dropout": 0.0}),
     "tabular": ("ft_transformer", {"width": 16, "depth": 2, "heads": 2, "ffn": 32, "dropout": 0.0}),
     "graph": ("gat", {"width": 16, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0}),
     "graph-level": ("gin", {"width": 16, "dropout": 0.0}),
@@ -152,6 +171,10 @@ PREDICTORS = {
 }
 OBJECTIVES = {"tabular": "mixed_columns", "graph": "scaled_cosine", "image": "masked_mse"}
 MASKS = {"tabular": "disjoint_subsets", "graph": "random", "image": "multi_block"}
+VIEWS = {  # others than the domain's first
+    "tabular-noise": ("column_noise", {"std": 0.3, "flip": 0.3, "both": True}),
+    "tabular-cutmix": ("row_cutmix", {"rate": 0.3, "both": True}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -166,13 +189,14 @@ def make(kind: str, case: str, source):
     domain = registry.load_domain(folder)
     name, options = ENCODERS[kind]
     encoder = registry.get("encoder", name)(source.spec, **options)
-    method, method_options, objective, objective_options, takes = METHODS[case]
+    method, method_options, objective, objective_options, takes = {**METHODS, **TABLE_METHODS}[case]
     cls = registry.get("method", method)
     method_options = dict(method_options)
     if objective is None:
         objective = OBJECTIVES[folder]
         if objective == "mixed_columns":
-            objective_options = {"spec": source.spec, "width": encoder.width}
+            width = cls.objective_width(encoder, method_options)
+            objective_options = {"spec": source.spec, "width": width}
     if takes == "masker":
         mask = MASKS[folder] if case == "latent_prediction" else "random"
         method_options |= {
@@ -180,19 +204,28 @@ def make(kind: str, case: str, source):
             "predictor": PREDICTORS.get(kind, PREDICTORS[folder]),
         }
     else:
-        views = "image_rotation" if folder == "image" and case == "pretext_task" else domain.defaults["views"]
-        cls_views = registry.get("views", views)
-        takes_spec = "spec" in inspect.signature(cls_views).parameters
-        method_options["views"] = cls_views(source.spec) if takes_spec else cls_views()
-    if case == "pretext_task":
+        default = "image_rotation" if folder == "image" and case == "pretext_task" else domain.defaults["views"]
+        view, view_options = VIEWS.get(kind, (default, {}))
+        cls_views = registry.get("views", view)
+        if "spec" in inspect.signature(cls_views).parameters:
+            view_options = {**view_options, "spec": source.spec}
+        method_options["views"] = cls_views(**view_options)
+    if case in ("pretext_task", "subtab", "saint"):
         method_options["spec"] = source.spec
-        if folder == "image":
+        if folder == "image" and case == "pretext_task":
             method_options["target"], objective = "rotation", "cross_entropy"
     return cls(encoder, registry.get("objective", objective)(**objective_options), **method_options)
 
 
-@pytest.mark.parametrize("case", METHODS)
-@pytest.mark.parametrize("kind", SOURCES)
+REPLACES = ("tabular-mlp", "tabular-resnet")  # encoders whose mask tokens SubTab trains
+CASES = [
+    (kind, case)
+    for kind in SOURCES
+    for case in ({**METHODS, **TABLE_METHODS} if kind.startswith("tabular") else METHODS)
+]
+
+
+@pytest.mark.parametrize(("kind", "case"), CASES)
 def test_method_runs_on_domain(kind, case, sources):
     source = sources[kind]
     method = make(kind, case, source)
@@ -213,7 +246,8 @@ def test_method_runs_on_domain(kind, case, sources):
         out.loss.backward()
         if step == 0:
             without = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
-            allowed = ("mask_token",) if "mask" not in str(METHODS[case]) else ()
+            masked = "mask" in str(METHODS.get(case, "")) or (case == "subtab" and kind in REPLACES)
+            allowed = () if masked else ("mask_token",)
             assert not [n for n in without if not n.endswith(allowed)], without
             assert not [n for n, p in method.named_parameters() if "teacher" in n and p.grad is not None]
         optimizer.step()

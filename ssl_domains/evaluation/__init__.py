@@ -17,8 +17,9 @@ Public names, imported on first use (importing this package does not import torc
     write_report(run_dir, evaluation, *, title=..., metrics_rows=..., card=..., recipe_yaml=..., ...) -> Path
     write_model_card(run_dir, evaluation, *, title=..., card=..., ...) -> Path
 
-Probes (``register("probe", name)``): ``linear``, ``knn``, ``few_shot``, ``label_fraction``, ``fine_tune``,
-``svm``, ``clustering``, ``link_prediction``.
+Probes (``register("probe", name)``): ``linear``, ``mlp``, ``knn``, ``boosted_trees``, ``few_shot``,
+``label_fraction``, ``label_curve``, ``fine_tune``, ``consistency``, ``svm``, ``clustering``,
+``link_prediction``, ``retrieval``.
 """
 
 from __future__ import annotations

@@ -34,12 +34,14 @@ class ProbeData:
         y: labels by split: ``[n]`` int64 classes, float ``[n]`` or ``[n, L]``, or bool ``[n, L]``.
         task: one of :data:`TASKS`.
         n_classes: number of classes (classification), otherwise 0.
+        raw: raw features by split, for a probe that joins them to ``x``; else None.
     """
 
     x: dict[str, np.ndarray]
     y: dict[str, np.ndarray]
     task: str
     n_classes: int = 0
+    raw: dict[str, np.ndarray] | None = None
 
     def with_train(self, rows: np.ndarray) -> ProbeData:
         """The same data with only these rows of the training split."""
@@ -48,6 +50,7 @@ class ProbeData:
             {**self.y, "train": self.y["train"][rows]},
             self.task,
             self.n_classes,
+            None if self.raw is None else {**self.raw, "train": self.raw["train"][rows]},
         )
 
 
@@ -69,14 +72,15 @@ class LabelledRows:
     n_classes: int
     notes: list[str]
 
-    def data(self, features: np.ndarray, index: np.ndarray) -> ProbeData:
-        """Probe data from ``features [m, D]`` of the (sorted) rows ``index [m]``."""
+    def data(self, features: np.ndarray, index: np.ndarray, raw: np.ndarray | None = None) -> ProbeData:
+        """Probe data from ``features [m, D]`` (and ``raw [m, F]``) of the (sorted) rows ``index [m]``."""
         at = {split: np.searchsorted(index, rows) for split, rows in self.rows.items()}
         return ProbeData(
             {split: features[where] for split, where in at.items()},
             {split: self.labels[rows] for split, rows in self.rows.items()},
             self.task,
             self.n_classes,
+            None if raw is None else {split: raw[where] for split, where in at.items()},
         )
 
 

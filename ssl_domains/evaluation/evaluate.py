@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.core.interfaces import Encoder, Source, Views
+from ssl_domains.core.interfaces import Encoder, Source, Views, evaluation_source
 from ssl_domains.evaluation import baselines, metrics
 from ssl_domains.evaluation.baselines import MakeEncoder
 from ssl_domains.evaluation.data import LabelledRows, ProbeData, labelled_rows, subset
 from ssl_domains.evaluation.embeddings import extract
 from ssl_domains.evaluation.probes import Probe, build_probe
-from ssl_domains.evaluation.protocols import Features, ProtocolProbe
+from ssl_domains.evaluation.protocols import Features, ProtocolProbe, Score
 from ssl_domains.evaluation.results import Evaluation, MapSample, Row
 from ssl_domains.evaluation.unlabelled import diagnose, neighbour_table, view_measures
 
@@ -51,7 +52,8 @@ def evaluate_encoder(
 
     Args:
         encoder: the pretrained encoder; left as it was.
-        source: data with splits; labels are optional. Unlabelled rows are used by no probe.
+        source: data with splits; labels are optional. Unlabelled rows are used by no probe. Its
+            ``evaluation_source`` counts where it has one.
         make_encoder: builds the same architecture freshly for a seed; None: no random baseline.
         probes: names, ``{name: options}``, or :class:`~ssl_domains.evaluation.probes.Probe` objects.
         seeds: number of seeds (0, 1, ...), or the seeds.
@@ -69,9 +71,9 @@ def evaluate_encoder(
         RecipeError: a probe or one of its options does not exist.
         DataError: the encoder's embeddings are not finite.
     """
-    built = [build_probe(probe) for probe in probes]
+    built = [part for probe in probes for part in build_probe(probe).parts()]
     run = _Evaluator(
-        source, built, list(range(seeds)) if isinstance(seeds, int) else list(seeds),
+        evaluation_source(source), built, list(range(seeds)) if isinstance(seeds, int) else list(seeds),
         max_rows, diagnostic_rows, map_rows, batch_size, device, progress or (lambda _: None),
     )  # fmt: skip
     run.pretrained(encoder, views)
@@ -102,30 +104,41 @@ class _Evaluator:
         found = labelled_rows(source, max_rows)
         self.labelled: LabelledRows | None = None if isinstance(found, str) else found
         self.result = Evaluation(task=source.task, class_names=source.class_names, width=0)
-        self.result.notes += [found] if isinstance(found, str) else found.notes
-        self.probes = self._possible(probes)
+        if not probes or not all(isinstance(probe, ProtocolProbe) for probe in probes):
+            self.result.notes += [found] if isinstance(found, str) else found.notes
+        self.probes = [p for p in probes if self.labelled is not None and not isinstance(p, ProtocolProbe)]
+        self.protocols = self._possible([p for p in probes if isinstance(p, ProtocolProbe)])
         self.diagnosed = subset(np.arange(len(source)), diagnostic_rows)
         self.mapped = self._map_rows(map_rows)
         wanted = [self.diagnosed, self.mapped]
         if self.labelled is not None:
             wanted += list(self.labelled.rows.values())
             self.result.n_rows = {name: len(rows) for name, rows in self.labelled.rows.items()}
-        wanted += [probe.rows(source) for probe in self.probes if isinstance(probe, ProtocolProbe)]
+        for own in self.protocols:
+            wanted.append(own.rows(source))
+            self.result.n_rows |= own.counts(source)
         self.index = np.unique(np.concatenate(wanted))
         labels = None if source.labels is None else np.asarray(source.labels)[self.mapped]
         self.result.sample = MapSample(self.mapped, {}, labels)
 
-    def _possible(self, probes: list[Probe]) -> list[Probe]:
-        """The probes that these data allow; a note says why another does not run."""
-        found: list[Probe] = []
-        for probe in probes:
-            if isinstance(probe, ProtocolProbe):
-                why = probe.why_not(self.source, self.labelled)
-                self.result.notes += [why] if why else []
-                found += [] if why else [probe]
-            elif self.labelled is not None:
-                found.append(probe)
-        return found
+    def _possible(self, probes: list[ProtocolProbe]) -> list[ProtocolProbe]:
+        """The protocols that these data allow; a note says why another does not run."""
+        reasons = [probe.why_not(self.source, self.labelled) for probe in probes]
+        self.result.notes += [why for why in reasons if why]
+        return [probe for probe, why in zip(probes, reasons) if not why]
+
+    @cached_property
+    def raw_features(self) -> dict[str, np.ndarray]:
+        """The domain's plain features of the rows in use, by name."""
+        return baselines.raw_baselines(self.source, self.index)
+
+    @cached_property
+    def plain(self) -> np.ndarray | None:
+        """``[m, F]``: the one called ``raw``, without missing values; None when there is none."""
+        x = self.raw_features.get("raw")
+        if x is None or self.labelled is None:
+            return x
+        return baselines.filled(x, self._at(self.labelled.rows["train"]))
 
     def _map_rows(self, n: int) -> np.ndarray:
         if self.labelled is not None and len(self.labelled.rows["test"]) >= min(n, 200):
@@ -153,13 +166,17 @@ class _Evaluator:
         for probe in self.probes:
             with self._part(f"probe {probe.key}", f"{probe.key} on the pretrained encoder"):
                 seeds = self.seeds if probe.draws else [0]
-                self._add(
-                    "pretrained", probe, [self._fit(probe, z, encoder, seed) for seed in seeds], probe.draws
-                )
+                found = [self._fit(probe, z, encoder, seed, views) for seed in seeds]
+                self._add("pretrained", probe, found, probe.draws)
+        for own in self.protocols:
+            with self._part(f"probe {own.key}", f"{own.key} on the pretrained encoder"):
+                seeds = self.seeds if own.draws else [0]
+                self._measured("pretrained", own, [self._measure(own, z, encoder, seed) for seed in seeds])
 
     def random(self, make_encoder: MakeEncoder, views: Views | None) -> None:
         """The same architecture, freshly initialised once a seed."""
         found: dict[str, list[tuple[Scores, Scores]]] = {probe.key: [] for probe in self.probes}
+        measured: dict[str, list[list[Score]]] = {probe.key: [] for probe in self.protocols}
         for number, seed in enumerate(self.seeds, 1):
             with self._part("random encoder", f"random encoder {number} of {len(self.seeds)}"):
                 encoder = baselines.seeded(make_encoder, seed)
@@ -167,29 +184,38 @@ class _Evaluator:
                 if number == 1:
                     self._describe("random", encoder, z, views)
                 for probe in self.probes:
-                    found[probe.key].append(self._fit(probe, z, encoder, seed))
+                    found[probe.key].append(self._fit(probe, z, encoder, seed, views))
+                for own in self.protocols:
+                    measured[own.key].append(self._measure(own, z, encoder, seed))
+        for own in self.protocols:
+            self._measured("random", own, measured[own.key], "encoder initialisations")
         for probe in self.probes:
             drawn = f", each with its own {probe.draws}" if probe.draws else ""
             self._add("random", probe, found[probe.key], f"encoder initialisations{drawn}")
 
     def raw(self, tree: bool) -> None:
-        """The domain's plain features, and trees on them."""
-        if not self.probes:
-            return
-        for name, x in baselines.raw_baselines(self.source, self.index).items():
+        """The domain's plain features, trees on them, and what a protocol is compared with."""
+        for own in self.protocols:
+            for name, scores in own.baselines(self.source).items():
+                self._measured(name, own, [scores])
+        fitted = [probe for probe in self.probes if not probe.tunes_encoder]
+        measured = [own for own in self.protocols if not own.tunes_encoder]
+        for name, x in self.raw_features.items() if fitted or measured else []:
             known = np.arange(len(x)) if self.labelled is None else self._at(self.labelled.rows["train"])
             full = baselines.filled(x, known)
-            for probe in self.probes:
-                if probe.tunes_encoder:
-                    continue
+            for probe in fitted:
                 with self._part("raw features", f"{probe.key} on {name} features"):
                     seeds = self.seeds if probe.draws else [0]
                     self._add(
                         name, probe, [self._fit(probe, full, None, seed) for seed in seeds], probe.draws
                     )
-            if tree and name == "raw" and self.labelled is not None:
-                with self._part("trees", "gradient-boosted trees on raw features"):
-                    self._trees(self.labelled.data(x, self.index))
+            for own in measured:
+                with self._part("raw features", f"{own.key} on {name} features"):
+                    seeds = self.seeds if own.draws else [0]
+                    self._measured(name, own, [self._measure(own, full, None, seed) for seed in seeds])
+        if tree and self.labelled is not None and "raw" in self.raw_features:
+            with self._part("trees", "gradient-boosted trees on raw features"):
+                self._trees(self.labelled.data(self.raw_features["raw"], self.index))
 
     def neighbours(self, describe: Callable[[int], str] | None) -> None:
         """Nearest neighbours of a few samples."""
@@ -210,15 +236,17 @@ class _Evaluator:
         if self.result.sample is not None:
             self.result.sample.embeddings[name] = z[self._at(self.mapped)]
 
-    def _fit(self, probe: Probe, z: np.ndarray, encoder: Encoder | None, seed: int) -> tuple[Scores, Scores]:
-        """Scores, and (for a probe that draws nothing) their bootstrap deviations."""
-        if isinstance(probe, ProtocolProbe):
-            return probe.measure(Features(z, self.index, self.source, self.labelled), seed), {}
+    def _fit(
+        self, probe: Probe, z: np.ndarray, encoder: Encoder | None, seed: int, views: Views | None = None
+    ) -> tuple[Scores, Scores]:
+        """Scores, and (for a probe that draws nothing) their bootstrap deviations. Without an
+        encoder ``z`` are raw features."""
         assert self.labelled is not None
         if probe.tunes_encoder:
-            prediction = probe.predict_encoder(encoder, self.source, self.labelled, seed)  # type: ignore[attr-defined]
+            prediction = probe.predict_encoder(encoder, self.source, self.labelled, seed, views)  # type: ignore[attr-defined]
         else:
-            prediction = probe.predict(self.labelled.data(z, self.index), seed)
+            raw = self.plain if probe.joins_raw and encoder is not None else None
+            prediction = probe.predict(self.labelled.data(z, self.index, raw), seed)
         y, task = self.labelled.labels[self.labelled.rows["test"]], self.labelled.task
         spread = {} if probe.draws else metrics.bootstrap(y, prediction, task, RESAMPLES)
         return metrics.score(y, prediction, task), spread
@@ -226,21 +254,41 @@ class _Evaluator:
     def _add(self, features: str, probe: Probe, found: list[tuple[Scores, Scores]], drawn: str) -> None:
         scores = {name: float(np.mean([s[name] for s, _ in found])) for name in found[0][0]}
         if not drawn:
-            resampled = "resamples of the test rows"
-            self._rows(features, probe.key, scores, found[0][1], RESAMPLES, resampled, _main(probe))
+            self._rows(features, probe.key, scores, found[0][1], RESAMPLES, "resamples of the test rows")
             return
         spread = {name: metrics.deviation([s[name] for s, _ in found]) for name in scores}
-        self._rows(features, probe.key, scores, spread, len(found), drawn, _main(probe))
+        self._rows(features, probe.key, scores, spread, len(found), drawn)
 
-    def _rows(
-        self, features: str, probe: str, scores: Scores, spread: Scores, n: int, drawn: str, main: str = ""
-    ) -> None:
-        if not main and self.labelled is not None:
-            main = metrics.MAIN[self.labelled.task]
+    def _rows(self, features: str, probe: str, scores: Scores, spread: Scores, n: int, drawn: str) -> None:
+        main = metrics.MAIN[self.labelled.task] if self.labelled is not None else ""
         self.result.rows += [
             Row(features, probe, name, value, spread.get(name, float("nan")), n, drawn, name == main)
             for name, value in scores.items()
         ]
+
+    def _measure(
+        self, probe: ProtocolProbe, z: np.ndarray, encoder: Encoder | None, seed: int
+    ) -> list[Score]:
+        """A protocol's own scores of ``z``; without an encoder these are plain features."""
+        found = Features(z, self.index, self.source, self.labelled, encoder, self.options)
+        return probe.measure(found, seed)
+
+    def _measured(
+        self, features: str, probe: ProtocolProbe, found: list[list[Score]], varied: str = ""
+    ) -> None:
+        """Rows of a protocol; the spread is over the repeats, or is the score's own error."""
+        drawn = ", each with its own ".join(filter(None, (varied, probe.draws)))
+        for same in zip(*found):
+            first, values = same[0], [score.value for score in same]
+            repeated = len(values) > 1
+            self.result.rows.append(
+                Row(
+                    features, probe.part_key(first.part), first.metric, float(np.mean(values)),
+                    metrics.deviation(values) if repeated else first.error,
+                    len(values) if repeated else first.n,
+                    drawn if repeated else probe.spread, first.metric == probe.main,
+                )
+            )  # fmt: skip
 
     def _check(self, z: np.ndarray) -> None:
         bad = np.flatnonzero(~np.isfinite(z).all(axis=1))
@@ -250,8 +298,3 @@ class _Evaluator:
                 f"the encoder's embeddings are not finite for {len(bad)} of {len(z)} rows (first: {first!r});"
                 " look for NaN in the run's log, or lower the learning rate"
             )
-
-
-def _main(probe: Probe) -> str:
-    """A protocol's own main score; empty: the task's."""
-    return probe.main if isinstance(probe, ProtocolProbe) else ""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ssl_domains.core.interfaces import Encoder, Source
+from ssl_domains.core.interfaces import Encoder, Source, Views
 from ssl_domains.core.registry import register
 from ssl_domains.evaluation import metrics
 from ssl_domains.evaluation.data import LabelledRows, Prediction
 from ssl_domains.evaluation.embeddings import resolve_device, to_device
 from ssl_domains.evaluation.probes import Probe
+from ssl_domains.evaluation.targets import Targets
 
 
 @register("probe", "fine_tune")
@@ -56,7 +55,7 @@ class FineTuneProbe(Probe):
         self.epochs, self.batch_size, self.patience, self.device = epochs, batch_size, patience, device
 
     def predict_encoder(
-        self, encoder: Encoder, source: Source, labelled: LabelledRows, seed: int
+        self, encoder: Encoder, source: Source, labelled: LabelledRows, seed: int, views: Views | None = None
     ) -> Prediction:
         """Trains on the train rows, keeps the weights that are best on valid, predicts the test rows."""
         where = resolve_device(self.device, encoder)
@@ -65,45 +64,6 @@ class FineTuneProbe(Probe):
             torch.manual_seed(seed)
             run = _Run(self, encoder, source, labelled, where, np.random.default_rng(seed))
             return run.best()
-
-
-@dataclass
-class _Targets:
-    """How labels become the head's targets, and its outputs predictions."""
-
-    task: str
-    width: int
-    mean: np.ndarray
-    scale: np.ndarray
-
-    @classmethod
-    def of(cls, labelled: LabelledRows) -> _Targets:
-        y = labelled.labels[labelled.rows["train"]]
-        if labelled.task == "classification":
-            return cls(labelled.task, labelled.n_classes, np.zeros(1), np.ones(1))
-        y = y.reshape(len(y), -1).astype(np.float64)
-        if labelled.task == "multilabel":
-            return cls(labelled.task, y.shape[1], np.zeros(1), np.ones(1))
-        scale = y.std(0)
-        return cls(labelled.task, y.shape[1], y.mean(0), np.where(scale > 0, scale, 1.0))
-
-    def loss(self, out: Tensor, y: np.ndarray) -> Tensor:
-        if self.task == "classification":
-            return F.cross_entropy(out, torch.as_tensor(y, device=out.device))
-        scaled = (y.reshape(len(y), -1).astype(np.float64) - self.mean) / self.scale
-        target = torch.as_tensor(scaled, dtype=torch.float32, device=out.device)
-        if self.task == "multilabel":
-            return F.binary_cross_entropy_with_logits(out, target)
-        return F.mse_loss(out, target)
-
-    def prediction(self, out: Tensor, like: np.ndarray) -> Prediction:
-        if self.task == "classification":
-            proba = out.softmax(1).numpy()
-            return Prediction(proba.argmax(1), proba)
-        if self.task == "multilabel":
-            scores = out.sigmoid().numpy()
-            return Prediction(scores >= 0.5, scores)
-        return Prediction((out.numpy() * self.scale + self.mean).reshape(-1, *like.shape[1:]))
 
 
 class _Run:
@@ -119,7 +79,7 @@ class _Run:
         rng: np.random.Generator,
     ) -> None:
         self.options, self.source, self.labelled, self.where, self.rng = options, source, labelled, where, rng
-        self.targets = _Targets.of(labelled)
+        self.targets = Targets.of(labelled.labels[labelled.rows["train"]], labelled.task, labelled.n_classes)
         self.encoder = copy.deepcopy(encoder).float().to(where)
         for parameter in self.encoder.parameters():
             parameter.requires_grad_(True)

@@ -143,11 +143,9 @@ def score_chart(
             np.atleast_1d(figure.subplots(1, len(columns), sharey=True)), columns
         ):
             for name, mean, std in points:
-                colour = COLOURS.get(name.split(":")[0], OTHER)
                 error = std if np.isfinite(std) else 0.0
-                axes.errorbar(
-                    mean, order.index(name), xerr=error, fmt="o", color=colour, markersize=6.5, capsize=3
-                )
+                look: Any = {"fmt": "o", "color": colour(name), "markersize": 6.5, "capsize": 3}
+                axes.errorbar(mean, order.index(name), xerr=error, **look)
             axes.set_title(title)
             axes.set_ylim(len(order) - 0.5, -0.5)
             axes.set_yticks(range(len(order)), [titles.get(name, name) for name in order])
@@ -155,6 +153,47 @@ def score_chart(
             axes.tick_params(axis="y", length=0)
             axes.locator_params(axis="x", nbins=5)
         return to_svg(figure, "scores")
+
+
+def colour(features: str) -> str:
+    """Of a kind of features."""
+    return COLOURS.get(features.split(":")[0], OTHER)
+
+
+def label_curve(
+    fractions: Sequence[float],
+    lines: Sequence[tuple[str, Sequence[tuple[float, float]]]],
+    titles: Mapping[str, str],
+    metric: str,
+    name: str,
+) -> str:
+    """Scores over the share of labels (logarithmic): a line and its deviation for each kind of features.
+
+    Args:
+        fractions: shares of the labels, rising.
+        lines: ``(features, [(mean, std), ...])``, a pair for each fraction.
+        titles: what features are called.
+        metric: what the score is called.
+        name: of the figure; unique on the page.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.2, 3.2), layout="constrained")
+        axes = figure.subplots()
+        for features, points in lines:
+            mean, std = (np.array(values, dtype=float) for values in zip(*points, strict=True))
+            std = np.nan_to_num(std)
+            hue = colour(features)
+            axes.plot(
+                fractions, mean, color=hue, marker="o", markersize=4, label=titles.get(features, features)
+            )
+            axes.fill_between(fractions, mean - std, mean + std, color=hue, alpha=0.15, linewidth=0)
+        axes.set_xscale("log")
+        axes.set_xticks(list(fractions), [f"{100 * share:g} %" for share in fractions])
+        axes.minorticks_off()
+        axes.set_xlabel("training labels")
+        axes.set_ylabel(metric)
+        axes.legend(loc="best")
+        return to_svg(figure, name)
 
 
 def project(z: np.ndarray) -> dict[str, np.ndarray] | None:

@@ -32,17 +32,30 @@ class Probe:
         key: name of this probe's rows: the registered name, with the options that were given.
         draws: what differs between two seeds, or "" when a probe is deterministic; then its
             spread is taken over resamples of the test rows.
-        tunes_encoder: True: gets the encoder, not embeddings (no raw-feature baseline).
+        tunes_encoder: True: gets the encoder, not embeddings (no raw-feature baseline), through
+            ``predict_encoder(encoder, source, labelled, seed, views)``.
+        joins_raw: True: gets the raw features beside the embeddings, joined; alone for the
+            raw-feature baseline.
     """
 
     registered_name: ClassVar[str] = ""
     draws: ClassVar[str] = ""
     tunes_encoder: ClassVar[bool] = False
+    joins_raw: bool = False
     key: str = ""
+
+    def parts(self) -> list[Probe]:
+        """The probes that are run for this entry of the recipe: itself, or the points of a curve."""
+        return [self]
 
     def predict(self, data: ProbeData, seed: int) -> Prediction:
         """Fits on train, chooses on valid, predicts the test rows (whose labels it must not read)."""
         raise TypeError(f"{type(self).__name__} does not define predict")
+
+
+def register_probes() -> None:
+    """Imports the modules whose decorators register the probes."""
+    from ssl_domains.evaluation import boosting, finetune, knn, protocols, retrieval, trained  # noqa: F401
 
 
 def build_probe(what: str | Mapping[str, Any] | Probe) -> Probe:
@@ -51,7 +64,7 @@ def build_probe(what: str | Mapping[str, Any] | Probe) -> Probe:
     Raises:
         RecipeError: no such probe (with the nearest name), or an option that it does not take.
     """
-    from ssl_domains.evaluation import finetune, knn, protocols  # noqa: F401  (they register themselves)
+    register_probes()
 
     if isinstance(what, Probe):
         what.key = what.key or what.registered_name
@@ -229,19 +242,23 @@ class FewShotProbe(Probe):
 
 @register("probe", "label_fraction")
 class LabelFractionProbe(Probe):
-    """The linear probe on a random fraction of the labelled training rows; each seed draws another.
+    """A probe on a random fraction of the labelled training rows; each seed draws another.
+
+    Settings are still chosen on all validation rows, the same ones for every kind of features.
 
     Args:
         fraction: share of the training labels, in (0, 1]; at least two rows, and one of each
             class, are kept.
+        probe: name of the probe that is fitted on them, with its defaults.
     """
 
     draws = "draws of labelled rows"
 
-    def __init__(self, fraction: float = 0.1) -> None:
+    def __init__(self, fraction: float = 0.1, probe: str = "linear") -> None:
         if not 0 < fraction <= 1:
             raise ValueError(f"fraction must be in (0, 1], not {fraction}")
-        self.fraction = fraction
+        self.fraction, self.inner = fraction, _inner(probe)
+        self.joins_raw = self.inner.joins_raw
 
     def predict(self, data: ProbeData, seed: int) -> Prediction:
         y = data.y["train"]
@@ -250,4 +267,37 @@ class LabelFractionProbe(Probe):
         if data.task == "classification":
             first = order[np.unique(y[order], return_index=True)[1]]
             rows = np.union1d(rows, first)
-        return LinearProbe().predict(data.with_train(rows), seed)
+        return self.inner.predict(data.with_train(rows), seed)
+
+
+def _inner(name: str) -> Probe:
+    """The probe that a fraction of the labels is given to.
+
+    Raises:
+        ValueError: it has no use for embeddings, or draws labels by itself.
+    """
+    inner = build_probe(name)
+    if inner.tunes_encoder or isinstance(inner, FewShotProbe | LabelFractionProbe | LabelCurve):
+        raise ValueError(f"probe must be one on all labels of frozen features, not {name!r}")
+    return inner
+
+
+@register("probe", "label_curve")
+class LabelCurve(Probe):
+    """The few-label curve: ``label_fraction`` at several fractions; a table and a plot in the report.
+
+    Args:
+        fractions: shares of the training labels.
+        probe: name of the probe that is fitted, with its defaults.
+    """
+
+    def __init__(self, fractions: Sequence[float] = (0.01, 0.1, 1.0), probe: str = "linear") -> None:
+        if not fractions:
+            raise ValueError("fractions must hold at least one share of the labels")
+        self.points = [LabelFractionProbe(fraction, probe) for fraction in sorted(set(fractions))]
+        for point in self.points:
+            inner = "" if probe == "linear" else f", probe={probe}"
+            point.key = f"label_fraction(fraction={point.fraction:g}{inner})"
+
+    def parts(self) -> list[Probe]:
+        return list(self.points)

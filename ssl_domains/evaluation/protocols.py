@@ -5,18 +5,42 @@ They do not predict the test rows' labels once, so they return their scores them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from ssl_domains.core.interfaces import Source
+from ssl_domains.core.interfaces import Encoder, Source
 from ssl_domains.core.links import Links
 from ssl_domains.core.registry import register
 from ssl_domains.evaluation import metrics
 from ssl_domains.evaluation.data import LabelledRows, Prediction, subset
+from ssl_domains.evaluation.embeddings import extract
 from ssl_domains.evaluation.probes import Probe, _positive
+
+
+class Score(NamedTuple):
+    """One number of a protocol.
+
+    Attributes:
+        metric: its name.
+        value: the score.
+        error: standard error of ``value``, where the protocol knows it.
+        n: samples that ``error`` is over.
+        part: the part of the data that it is about; empty: all of them.
+    """
+
+    metric: str
+    value: float
+    error: float = float("nan")
+    n: int = 0
+    part: str = ""
+
+
+def plain(scores: Mapping[str, float]) -> list[Score]:
+    """Scores by name, without errors."""
+    return [Score(name, value) for name, value in scores.items()]
 
 
 @dataclass(frozen=True)
@@ -28,26 +52,45 @@ class Features:
         index: ``[m]`` sorted global row numbers of ``z``.
         source: the data.
         labelled: its labelled rows, or None.
+        encoder: what made ``z``; None: plain features.
+        options: ``batch_size`` and ``device`` of its forward passes.
     """
 
     z: np.ndarray
     index: np.ndarray
     source: Source
     labelled: LabelledRows | None
+    encoder: Encoder | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """``[n, D]`` of these global rows."""
         return self.z[np.searchsorted(self.index, rows)]
 
+    def embed(self, source: Source, rows: np.ndarray) -> np.ndarray:
+        """``[n, D]`` embeddings of another source's rows."""
+        assert self.encoder is not None, "plain features have no encoder"
+        return extract(self.encoder, source, rows, **self.options)
+
 
 class ProtocolProbe(Probe):
     """Base of probes that return their own scores.
 
+    ``tunes_encoder`` says that it needs the encoder, so plain features have no such row.
+
     Attributes:
         main: name of the score that stands in the table.
+        spread: what a score's own error is over.
     """
 
-    main: ClassVar[str] = ""
+    main: str = ""
+    spread: ClassVar[str] = ""
+
+    def part_key(self, part: str) -> str:
+        """Name of the rows about a part of the data."""
+        return (
+            self.key.replace(self.registered_name, f"{self.registered_name}_{part}", 1) if part else self.key
+        )
 
     def why_not(self, source: Source, labelled: LabelledRows | None) -> str:
         """One sentence when the probe cannot run on these data, else an empty string."""
@@ -57,9 +100,17 @@ class ProtocolProbe(Probe):
         """``[n]`` rows that it needs besides the labelled ones."""
         return np.empty(0, dtype=np.int64)
 
-    def measure(self, features: Features, seed: int) -> dict[str, float]:
-        """Scores by name."""
+    def counts(self, source: Source) -> dict[str, int]:
+        """Numbers of what is scored, by name, for the table's caption."""
+        return {}
+
+    def measure(self, features: Features, seed: int) -> list[Score]:
+        """The scores, in the same order each time."""
         raise TypeError(f"{type(self).__name__} does not define measure")
+
+    def baselines(self, source: Source) -> dict[str, list[Score]]:
+        """Scores of what needs no encoder, by the name of a kind of features."""
+        return {}
 
 
 def _all_rows(labelled: LabelledRows) -> np.ndarray:
@@ -115,7 +166,7 @@ class SVMProbe(ProtocolProbe):
             return "The SVM probe needs at least 2 labelled rows of each class."
         return ""
 
-    def measure(self, features: Features, seed: int) -> dict[str, float]:
+    def measure(self, features: Features, seed: int) -> list[Score]:
         from sklearn.model_selection import GridSearchCV, StratifiedKFold
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
@@ -136,7 +187,7 @@ class SVMProbe(ProtocolProbe):
             guess[test] = model.fit(x[train], y[train]).predict(x[test])
             by_fold.append(float((guess[test] == y[test]).mean()))
         scores = metrics.score(y, Prediction(guess), "classification")
-        return {**scores, "accuracy": float(np.mean(by_fold))}
+        return plain({**scores, "accuracy": float(np.mean(by_fold))})
 
 
 @register("probe", "clustering")
@@ -165,7 +216,7 @@ class ClusteringProbe(ProtocolProbe):
             return f"The clustering probe compares clusters with classes; the task is {labelled.task}."
         return ""
 
-    def measure(self, features: Features, seed: int) -> dict[str, float]:
+    def measure(self, features: Features, seed: int) -> list[Score]:
         from sklearn.cluster import KMeans
         from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -175,10 +226,8 @@ class ClusteringProbe(ProtocolProbe):
         if self.unit:
             z = z / np.linalg.norm(z, axis=1, keepdims=True).clip(1e-12)
         clusters = KMeans(len(np.unique(y)), n_init=self.n_init, random_state=seed).fit_predict(z)
-        return {
-            "nmi": float(normalized_mutual_info_score(y, clusters)),
-            "ari": float(adjusted_rand_score(y, clusters)),
-        }
+        nmi, ari = normalized_mutual_info_score(y, clusters), adjusted_rand_score(y, clusters)
+        return plain({"nmi": float(nmi), "ari": float(ari)})
 
 
 @register("probe", "link_prediction")
@@ -224,11 +273,11 @@ class LinkPredictionProbe(ProtocolProbe):
         links: Links = source.links  # type: ignore[attr-defined]
         return links.rows()
 
-    def measure(self, features: Features, seed: int) -> dict[str, float]:
+    def measure(self, features: Features, seed: int) -> list[Score]:
         links: Links = features.source.links  # type: ignore[attr-defined]
         y, s = self._scored(features, links, seed)
         found = {"roc_auc": metrics.roc_auc(y, s), "average_precision": metrics.average_precision(y, s)}
-        return {**found, f"hits_at_{self.hits}": hits_at(y, s, self.hits)}
+        return plain({**found, f"hits_at_{self.hits}": hits_at(y, s, self.hits)})
 
     def _scored(self, features: Features, links: Links, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """(labels, scores) of the test pairs."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_domains.evaluation import page, plots
+from ssl_domains.evaluation import label_curve, page, plots
 from ssl_domains.evaluation.expect import check_expectations
 from ssl_domains.evaluation.metrics import TITLES
 from ssl_domains.evaluation.page import cell, esc
@@ -23,12 +23,15 @@ FEATURES = {
     "random": "random encoder",
     "raw": "raw features",
     "trees": "trees on raw features",
+    "popularity": "popularity",
 }
 PROBES = {
     "linear": "linear",
     "knn": "kNN",
     "few_shot": "few-shot",
     "fine_tune": "fine-tune",
+    "mlp": "MLP",
+    "boosted_trees": "boosted trees, joined with raw",
     "trees": "trees",
 }
 GUARD_NAMES = {"rank": "RankMe", "rankme": "RankMe", "cosine": "mean cosine", "dead": "dead dimensions"}
@@ -81,6 +84,7 @@ def write_report(
         for part in (
             _header(title, [*subtitle, *_time(seconds)], evaluation),
             _scores(evaluation),
+            label_curve.section(evaluation, _order, features_title, _score),
             _expectations(expect or {}, evaluation),
             _map(evaluation, sample, label_name),
             _training(metrics_rows),
@@ -143,7 +147,8 @@ def _tiles(evaluation: Evaluation) -> str:
         what = f"{probe_title(probe)} probe, {TITLES.get(ours.metric, ours.metric)}"
         tiles.append(_tile(f"{ours.mean:.3f}", what))
         tiles += [
-            _gain(ours, evaluation.find(probe, name), f"over {FEATURES[name]}") for name in ("random", "raw")
+            _gain(ours, evaluation.find(probe, name), f"over {FEATURES[name]}")
+            for name in ("random", "raw", "popularity")
         ]
     rank = evaluation.diagnostics.get("pretrained", {}).get("rankme")
     if rank is not None:
@@ -175,7 +180,8 @@ def _order(names: Sequence[str]) -> list[str]:
 
 
 def _scores(evaluation: Evaluation) -> str:
-    main = [row for row in evaluation.rows if row.main]
+    curve = label_curve.points_of(evaluation)  # these have a section of their own
+    main = [row for row in evaluation.rows if row.main and row.probe not in curve]
     notes = "".join(f'<p class="note">{esc(note)}</p>' for note in evaluation.notes)
     if not main:
         return page.section("Probes", notes)
@@ -204,7 +210,7 @@ def _column_title(row: Row, metric: str) -> str:
 
 
 def _score_row(evaluation: Evaluation, features: str, probes: Sequence[str]) -> str:
-    label = page.dot(plots.COLOURS.get(features.split(":")[0], plots.OTHER)) + esc(features_title(features))
+    label = page.dot(plots.colour(features)) + esc(features_title(features))
     if features == "trees":
         found = evaluation.find("trees", "trees")
         text = _score(found) if found else "–"

@@ -11,6 +11,7 @@ from ssl_domains.core.registry import domain
 from ssl_domains.tabular.data import TableOptions, TableSource, open_table
 from ssl_domains.tabular.plan import PlanOptions
 from ssl_domains.tabular.readers import open_reader
+from ssl_domains.tabular.schema import check_schema, read_schema, reuse, write_schema
 from ssl_domains.tabular.spec import TableSpec
 
 
@@ -49,6 +50,7 @@ class Tabular(Domain):
         scaling: str = "standard",
         max_categories: int = 1000,
         inf: str = "error",
+        schema: str | None = None,
         seed: int = 0,
         limit: int | None = None,
     ) -> TableSource:
@@ -72,6 +74,8 @@ class Tabular(Domain):
             scaling: ``standard``, ``minmax`` (T-JEPA) or ``quantile``.
             max_categories: a column's rarer values beyond these share one code.
             inf: ``error``, or ``missing``: infinite values count as missing.
+            schema: a file that ``inspect --schema`` wrote, or a run: its columns, scales and
+                categories are checked against the table and used; nothing is fitted.
             seed: of the split.
             limit: use the first rows only.
 
@@ -89,9 +93,13 @@ class Tabular(Domain):
             inf=inf,
             seed=seed,
         )
-        return open_table(
-            reader, TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan)
-        )
+        options = TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan)
+        if schema is None:
+            return open_table(reader, options)
+        taken = [*options.label, *(name for name in (id, split) if name)]
+        known = reuse(read_schema(schema), plan, taken, str(schema))
+        check_schema(known, reader, plan, str(schema))
+        return open_table(reader, options, known)
 
     def spec_from_dict(self, values: dict[str, Any]) -> TableSpec:
         """Reads a :class:`TableSpec` back."""
@@ -131,10 +139,13 @@ class Tabular(Domain):
         return open_table(reader, options, spec)
 
     def inspect(  # type: ignore[override]
-        self, source: Any, **data: Any
+        self, source: Any, schema_out: str | os.PathLike[str] | None = None, **data: Any
     ) -> tuple[dict[str, Any], str]:
-        """The card, and the recipe lines that use the table."""
+        """The card, and the recipe lines that use the table; ``schema_out`` is a file to write the
+        fitted columns to."""
         opened = self.open(source, **data)
+        if schema_out is not None:
+            write_schema(opened.spec, os.fspath(schema_out))
         where = os.fspath(source) if isinstance(source, str | os.PathLike) else "table.parquet"
         lines = ["domain: tabular", "data:", f"  source: {where}"]
         lines += [f"  {key}: {value}" for key, value in data.items()]

@@ -172,7 +172,7 @@ class FTTransformer(TableEncoder):
         """From cells ``[B, N, H]``; see :meth:`forward`."""
         axis = self._axis(cells)
         keep = None if mask is None else self._kept(mask.context_index())
-        states = self.trunk(axis if keep is None else gather_tokens(axis, keep))
+        states = self.states(axis, keep)
         first = 0 if self.maskable_register else self.n_registers
         final = states[-1]
         end = final.shape[1] if mask is not None else first + self.spec.n_columns
@@ -182,6 +182,15 @@ class FTTransformer(TableEncoder):
             [state[:, first:end] for state in states] if layers else None,
             {"registers": final[:, :first]},
         )
+
+    def states(self, axis: Tensor, keep: Tensor | None) -> list[Tensor]:
+        """The states ``[B, n, H]`` after each block and after the head.
+
+        Args:
+            axis: ``[B, R + N, H]`` registers and columns.
+            keep: ``[B, n]`` places on it that the blocks see; None: all.
+        """
+        return self.trunk(axis if keep is None else gather_tokens(axis, keep))
 
     def _axis(self, columns: Tensor) -> Tensor:
         """``[B, R + N, H]``: registers, then columns, with their positions."""

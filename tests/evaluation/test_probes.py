@@ -14,7 +14,10 @@ from ssl_domains.evaluation.knn import KNNProbe, nearest
 from ssl_domains.evaluation.metrics import score
 from ssl_domains.evaluation.probes import FewShotProbe, LabelFractionProbe, LinearProbe, Probe, build_probe
 
-FROZEN = ["linear", "knn", {"few_shot": {"shots": 10}}, {"label_fraction": {"fraction": 0.3}}]
+FROZEN = [
+    *("linear", "knn", {"few_shot": {"shots": 10}}, {"label_fraction": {"fraction": 0.3}}),
+    *({"mlp": {"batch_size": 32}}, {"boosted_trees": {"max_iter": 60}}),
+]
 
 
 def data(task: str, *, noise: bool = False, n: int = 400, seed: int = 0) -> ProbeData:

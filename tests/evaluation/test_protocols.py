@@ -17,13 +17,17 @@ def features_of(source, z=None):
     return Features(source.x if z is None else z, rows, source, labelled_rows(source))
 
 
+def measured(probe, features, seed):
+    return {score.metric: score.value for score in probe.measure(features, seed)}
+
+
 def test_svm_is_the_mean_over_folds_of_scikit_learn(toy):
     from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
     from sklearn.svm import SVC
 
     source = toy.blobs(120, gap=1.5)
     probe = build_probe({"svm": {"folds": 4, "grid": [0.1, 1.0], "inner": 3}})
-    found = probe.measure(features_of(source), seed=3)
+    found = measured(probe, features_of(source), 3)
     model = GridSearchCV(SVC(), {"C": [0.1, 1.0]}, cv=3)
     folds = StratifiedKFold(4, shuffle=True, random_state=3)
     want = cross_val_score(model, source.x.astype(np.float64), source.labels, cv=folds)
@@ -33,9 +37,9 @@ def test_svm_is_the_mean_over_folds_of_scikit_learn(toy):
 
 def test_clustering_is_perfect_on_far_blobs_and_nothing_on_noise(toy):
     far, probe = toy.blobs(150, gap=30.0), build_probe("clustering")
-    assert probe.measure(features_of(far), 0) == pytest.approx({"nmi": 1.0, "ari": 1.0})
+    assert measured(probe, features_of(far), 0) == pytest.approx({"nmi": 1.0, "ari": 1.0})
     noise = np.random.default_rng(0).normal(size=(150, 6)).astype(np.float32)
-    found = probe.measure(features_of(far, noise), 0)
+    found = measured(probe, features_of(far, noise), 0)
     assert found["nmi"] < 0.1
     assert abs(found["ari"]) < 0.1
 
@@ -60,10 +64,10 @@ def linked(toy, directed=False):
 def test_links_between_like_rows_are_found(toy, form, directed):
     source = linked(toy, directed)
     probe = build_probe({"link_prediction": {"form": form, "hits": 5}})
-    good = probe.measure(features_of(source), 0)
+    good = measured(probe, features_of(source), 0)
     assert good["roc_auc"] > (0.9 if not directed else 0.8)
     noise = np.random.default_rng(1).normal(size=source.x.shape)
-    assert probe.measure(features_of(source, noise), 0)["roc_auc"] < 0.7
+    assert measured(probe, features_of(source, noise), 0)["roc_auc"] < 0.7
     assert set(good) == {"roc_auc", "average_precision", "hits_at_5"}
 
 

@@ -65,6 +65,16 @@ def pretrain_rows(source: Source) -> np.ndarray:
     return np.asarray(source.splits["train"] if rows is None else rows, dtype=np.int64)
 
 
+def evaluation_source(source: Source) -> Source:
+    """What is embedded and probed after training.
+
+    ``source.evaluation_source`` where rows to train on are not rows to embed (interactions of users
+    with items), else the source itself.
+    """
+    found: Source = getattr(source, "evaluation_source", source)
+    return found
+
+
 class Encoder(nn.Module):
     """Base of all encoders.
 

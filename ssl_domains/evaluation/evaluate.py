@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.core.interfaces import Encoder, Source, Views
+from ssl_domains.core.interfaces import Encoder, Source, Views, evaluation_source
 from ssl_domains.evaluation import baselines, metrics
 from ssl_domains.evaluation.baselines import MakeEncoder
 from ssl_domains.evaluation.data import LabelledRows, ProbeData, labelled_rows, subset
 from ssl_domains.evaluation.embeddings import extract
-from ssl_domains.evaluation.probes import Probe, build_probe
+from ssl_domains.evaluation.probes import Probe, Score, SourceProbe, build_probe
 from ssl_domains.evaluation.results import Evaluation, MapSample, Row
 from ssl_domains.evaluation.unlabelled import diagnose, neighbour_table, view_measures
 
@@ -50,7 +50,8 @@ def evaluate_encoder(
 
     Args:
         encoder: the pretrained encoder; left as it was.
-        source: data with splits; labels are optional. Unlabelled rows are used by no probe.
+        source: data with splits; labels are optional. Unlabelled rows are used by no probe. Its
+            ``evaluation_source`` counts where it has one.
         make_encoder: builds the same architecture freshly for a seed; None: no random baseline.
         probes: names, ``{name: options}``, or :class:`~ssl_domains.evaluation.probes.Probe` objects.
         seeds: number of seeds (0, 1, ...), or the seeds.
@@ -70,7 +71,7 @@ def evaluate_encoder(
     """
     built = [build_probe(probe) for probe in probes]
     run = _Evaluator(
-        source, built, list(range(seeds)) if isinstance(seeds, int) else list(seeds),
+        evaluation_source(source), built, list(range(seeds)) if isinstance(seeds, int) else list(seeds),
         max_rows, diagnostic_rows, map_rows, batch_size, device, progress or (lambda _: None),
     )  # fmt: skip
     run.pretrained(encoder, views)
@@ -96,12 +97,15 @@ class _Evaluator:
         device: str,
         say: Callable[[str], None],
     ) -> None:
-        self.source, self.probes, self.seeds, self.say = source, probes, seeds, say
+        self.source, self.seeds, self.say = source, seeds, say
+        self.probes = [probe for probe in probes if not isinstance(probe, SourceProbe)]
+        self.source_probes = [probe for probe in probes if isinstance(probe, SourceProbe)]
         self.options: dict[str, Any] = {"batch_size": batch_size, "device": device}
         found = labelled_rows(source, max_rows)
         self.labelled: LabelledRows | None = None if isinstance(found, str) else found
         self.result = Evaluation(task=source.task, class_names=source.class_names, width=0)
-        self.result.notes += [found] if isinstance(found, str) else found.notes
+        if self.probes or not self.source_probes:
+            self.result.notes += [found] if isinstance(found, str) else found.notes
         self.diagnosed = subset(np.arange(len(source)), diagnostic_rows)
         self.mapped = self._map_rows(map_rows)
         wanted = [self.diagnosed, self.mapped]
@@ -135,6 +139,11 @@ class _Evaluator:
         self.result.width = z.shape[1]
         self.z = z
         self._describe("pretrained", encoder, z, views)
+        for own in self.source_probes:
+            with self._part(f"probe {own.key}", f"{own.key} on the pretrained encoder"):
+                found, n_rows = own.scores(encoder, self.source, **self.options)
+                self._source_rows("pretrained", own, [found])
+                self.result.n_rows |= n_rows
         for probe in self.probes if self.labelled is not None else []:
             with self._part(f"probe {probe.key}", f"{probe.key} on the pretrained encoder"):
                 seeds = self.seeds if probe.draws else [0]
@@ -145,6 +154,7 @@ class _Evaluator:
     def random(self, make_encoder: MakeEncoder, views: Views | None) -> None:
         """The same architecture, freshly initialised once a seed."""
         found: dict[str, list[tuple[Scores, Scores]]] = {probe.key: [] for probe in self.probes}
+        own: dict[str, list[list[Score]]] = {probe.key: [] for probe in self.source_probes}
         for number, seed in enumerate(self.seeds, 1):
             with self._part("random encoder", f"random encoder {number} of {len(self.seeds)}"):
                 encoder = baselines.seeded(make_encoder, seed)
@@ -153,12 +163,20 @@ class _Evaluator:
                     self._describe("random", encoder, z, views)
                 for probe in self.probes if self.labelled is not None else []:
                     found[probe.key].append(self._fit(probe, z, encoder, seed))
+                for each in self.source_probes:
+                    own[each.key].append(each.scores(encoder, self.source, **self.options)[0])
+        for each in self.source_probes:
+            self._source_rows("random", each, own[each.key], "encoder initialisations")
         for probe in self.probes if self.labelled is not None else []:
             drawn = f", each with its own {probe.draws}" if probe.draws else ""
             self._add("random", probe, found[probe.key], f"encoder initialisations{drawn}")
 
     def raw(self, tree: bool) -> None:
-        """The domain's plain features, and trees on them."""
+        """The domain's plain features, and trees on them; the baselines that a source probe brings."""
+        for own in self.source_probes:
+            with self._part("baselines", f"{own.key} on its baselines"):
+                for name, scores in own.baselines(self.source).items():
+                    self._source_rows(name, own, [scores])
         if self.labelled is None:
             return
         for name, x in baselines.raw_baselines(self.source, self.index).items():
@@ -212,6 +230,22 @@ class _Evaluator:
             return
         spread = {name: metrics.deviation([s[name] for s, _ in found]) for name in scores}
         self._rows(features, probe.key, scores, spread, len(found), drawn)
+
+    def _source_rows(
+        self, features: str, probe: SourceProbe, found: list[list[Score]], spread: str = ""
+    ) -> None:
+        """Rows of one kind of encoder; with several repeats the spread is over these."""
+        for same in zip(*found):
+            values = [score.value for score in same]
+            one = len(same) == 1
+            self.result.rows.append(
+                Row(
+                    features, same[0].key, same[0].metric, float(np.mean(values)),
+                    same[0].error if one else metrics.deviation(values),
+                    same[0].n if one else len(values), spread if not one else probe.spread,
+                    same[0].metric == probe.main,
+                )
+            )  # fmt: skip
 
     def _rows(self, features: str, probe: str, scores: Scores, spread: Scores, n: int, drawn: str) -> None:
         main = metrics.MAIN[self.labelled.task] if self.labelled is not None else ""

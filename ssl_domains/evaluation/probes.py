@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ssl_domains.core import registry
 from ssl_domains.core.errors import RecipeError
+from ssl_domains.core.interfaces import Encoder, Source
 from ssl_domains.core.registry import register
 from ssl_domains.evaluation import metrics
 from ssl_domains.evaluation.data import Prediction, ProbeData
@@ -45,13 +46,52 @@ class Probe:
         raise TypeError(f"{type(self).__name__} does not define predict")
 
 
+class Score(NamedTuple):
+    """One number of a :class:`SourceProbe`.
+
+    Attributes:
+        key: of the row that it stands in: the probe's, with the name of a part of the data.
+        metric: its name.
+        value, error: mean and standard error over ``n`` samples.
+        n: see ``value``.
+    """
+
+    key: str
+    metric: str
+    value: float
+    error: float
+    n: int
+
+
+class SourceProbe(Probe):
+    """A probe that asks the source itself what is right: it reads no labels and fits nothing.
+
+    Attributes:
+        main: name of the metric that tables show.
+        spread: what the standard error is over.
+    """
+
+    main: str = ""
+    spread: ClassVar[str] = ""
+
+    def scores(
+        self, encoder: Encoder, source: Source, *, batch_size: int, device: str
+    ) -> tuple[list[Score], dict[str, int]]:
+        """Scores of a frozen encoder, in the same order each time; how many samples there are, by name."""
+        raise TypeError(f"{type(self).__name__} does not define scores")
+
+    def baselines(self, source: Source) -> dict[str, list[Score]]:
+        """Scores of what needs no encoder, by the name of a kind of features."""
+        return {}
+
+
 def build_probe(what: str | Mapping[str, Any] | Probe) -> Probe:
     """A probe from a recipe's entry: ``knn``, or ``{knn: {k: 5}}``.
 
     Raises:
         RecipeError: no such probe (with the nearest name), or an option that it does not take.
     """
-    from ssl_domains.evaluation import finetune, knn  # noqa: F401  (they register themselves)
+    from ssl_domains.evaluation import finetune, knn, retrieval  # noqa: F401  (they register themselves)
 
     if isinstance(what, Probe):
         what.key = what.key or what.registered_name

@@ -23,6 +23,7 @@ FEATURES = {
     "random": "random encoder",
     "raw": "raw features",
     "trees": "trees on raw features",
+    "popularity": "popularity",
 }
 PROBES = {
     "linear": "linear",
@@ -143,7 +144,8 @@ def _tiles(evaluation: Evaluation) -> str:
         what = f"{probe_title(probe)} probe, {TITLES.get(ours.metric, ours.metric)}"
         tiles.append(_tile(f"{ours.mean:.3f}", what))
         tiles += [
-            _gain(ours, evaluation.find(probe, name), f"over {FEATURES[name]}") for name in ("random", "raw")
+            _gain(ours, evaluation.find(probe, name), f"over {FEATURES[name]}")
+            for name in ("random", "raw", "popularity")
         ]
     rank = evaluation.diagnostics.get("pretrained", {}).get("rankme")
     if rank is not None:

@@ -10,6 +10,10 @@ from ssl_domains.evaluation.results import Evaluation, Row
 PROBE_ORDER = ("linear", "knn", "fine_tune", "few_shot", "label_fraction")
 
 
+PLAIN = {"raw": "raw features", "popularity": "ranking by popularity"}
+"""Baselines without an encoder, and what sentences call them."""
+
+
 def main_probe(evaluation: Evaluation) -> str | None:
     """The probe that the verdict speaks of: linear where it was run."""
     present = list(dict.fromkeys(r.probe for r in evaluation.rows if r.features == "pretrained"))
@@ -30,12 +34,13 @@ def verdict(evaluation: Evaluation) -> str:
     if probe is None or ours is None:
         return _without_probe(evaluation)
     metric = f"{probe.replace('_', '-')} {TITLES.get(ours.metric, ours.metric)}"
-    random, raw = evaluation.find(probe, "random"), evaluation.find(probe, "raw")
+    random = evaluation.find(probe, "random")
+    beside = "".join(_against(ours, evaluation.find(probe, key), name) for key, name in PLAIN.items())
     if random is None:
-        return f"{metric[0].upper()}{metric[1:]} {ours.mean:.3f}.{_against_raw(ours, raw)}"
+        return f"{metric[0].upper()}{metric[1:]} {ours.mean:.3f}.{beside}"
     return (
         f"{_effect(ours, random)}: {metric} {ours.mean:.3f}, against {random.mean:.3f} for the same encoder "
-        f"untrained.{_against_raw(ours, raw)}"
+        f"untrained.{beside}"
     )
 
 
@@ -45,12 +50,12 @@ def _effect(ours: Row, random: Row) -> str:
     return "Pretraining helped" if ours.mean > random.mean else "Pretraining hurt"
 
 
-def _against_raw(ours: Row, raw: Row | None) -> str:
-    if raw is None:
+def _against(ours: Row, plain: Row | None, name: str) -> str:
+    if plain is None:
         return ""
-    if not clear(ours, raw):
-        return f" It is level with raw features ({raw.mean:.3f})."
-    return f" It {'beats' if ours.mean > raw.mean else 'stays below'} raw features ({raw.mean:.3f})."
+    if not clear(ours, plain):
+        return f" It is level with {name} ({plain.mean:.3f})."
+    return f" It {'beats' if ours.mean > plain.mean else 'stays below'} {name} ({plain.mean:.3f})."
 
 
 def _without_probe(evaluation: Evaluation) -> str:

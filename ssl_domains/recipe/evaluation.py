@@ -65,4 +65,4 @@ def check_probes(probes: list[Any]) -> list[tuple[int, Problem]]:
 
 def register_probes() -> None:
     """Imports the modules whose decorators register the probes."""
-    from ssl_domains.evaluation import finetune, knn, probes  # noqa: F401
+    from ssl_domains.evaluation import finetune, knn, probes, retrieval  # noqa: F401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -111,10 +112,7 @@ class RetrievalProbe(SourceProbe):
         options = {"batch_size": batch_size, "device": device}
         queries, candidates = (
             F.normalize(torch.from_numpy(extract(encoder, side, rows, **options)), dim=1)  # type: ignore[arg-type]
-            for side, rows in (
-                (task.queries, task.rows),
-                (task.candidates, np.arange(len(task.candidates))),
-            )
+            for side, rows in ((task.queries, task.rows), (task.candidates, np.arange(len(task.candidates))))
         )
         step = max(CELLS // max(len(candidates), 1), 1)
         found = self._score(task, (q @ candidates.T for q in queries.split(step)))
@@ -124,7 +122,9 @@ class RetrievalProbe(SourceProbe):
         task = self._task(source)
         # Ties go to the candidate that comes first.
         order = np.argsort(-task.popularity, kind="stable")
-        score = torch.empty(len(order)).scatter_(0, torch.from_numpy(order), -torch.arange(len(order)).float())
+        score = torch.empty(len(order)).scatter_(
+            0, torch.from_numpy(order), -torch.arange(len(order)).float()
+        )
         step = max(CELLS // max(len(order), 1), 1)
         sizes = [min(step, len(task.rows) - i) for i in range(0, len(task.rows), step)]
         return {"popularity": self._score(task, (score.repeat(size, 1) for size in sizes))}
@@ -143,14 +143,14 @@ class RetrievalProbe(SourceProbe):
             )
         task: RetrievalTask = offer(self.split)
         if not len(task.rows):
-            raise DataError(f"the {self.split} split holds no interaction to look for; raise data.{self.split}")
+            raise DataError(
+                f"the {self.split} split holds no interaction to look for; raise data.{self.split}"
+            )
         if len(task.rows) <= self.max_queries:
             return task
         kept = np.sort(np.random.default_rng(0).choice(len(task.rows), self.max_queries, replace=False))
-        parts = [Lists.group(*lists.flat(kept), len(kept)) for lists in (task.relevant, task.seen)]
-        return RetrievalTask(
-            task.queries, task.rows[kept], task.candidates, *parts, task.popularity, task.slices
-        )
+        relevant, seen = (Lists.group(*lists.flat(kept), len(kept)) for lists in (task.relevant, task.seen))
+        return replace(task, rows=task.rows[kept], relevant=relevant, seen=seen)
 
     def _score(self, task: RetrievalTask, scores: Iterator[Tensor]) -> list[Score]:
         n = len(task.candidates)

@@ -21,6 +21,7 @@ FEATURES = {
     "random": "random encoder",
     "raw": "raw features",
     "trees": "boosted trees",
+    "popularity": "popularity",
 }
 """Columns of the table of results: features by their name in an evaluation."""
 

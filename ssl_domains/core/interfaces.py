@@ -73,6 +73,16 @@ def pretrain_source(source: Source) -> Source:
     return source if make is None else make()
 
 
+def evaluation_source(source: Source) -> Source:
+    """What is embedded and probed after training.
+
+    ``source.evaluation_source`` where rows to train on are not rows to embed (interactions of users
+    with items), else the source itself.
+    """
+    found: Source = getattr(source, "evaluation_source", source)
+    return found
+
+
 class Encoder(nn.Module):
     """Base of all encoders.
 

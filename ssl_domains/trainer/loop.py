@@ -27,6 +27,7 @@ from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.random import Draw
 from ssl_domains.core.samplers import Sampler
 from ssl_domains.trainer import saving, setup
+from ssl_domains.trainer.beside import Beside
 from ssl_domains.trainer.config import Budget, TrainConfig
 from ssl_domains.trainer.display import Display
 from ssl_domains.trainer.distributed import agree, full_tensor, is_main, rank, world_size
@@ -135,6 +136,7 @@ class Trainer:
         self.schedule = schedule(total_steps=self.budget.total_steps) if makes else schedule
         self.step, self._ready = 0, False
         self._wanted, self._trackers = progress, trackers
+        self._beside = Beside()
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -164,14 +166,10 @@ class Trainer:
 
                 if self._owns_step:
                     output = method.training_step(micro_batches, self)  # type: ignore[operator]
-                    self._record(output)
                 else:
-                    for i, batch in enumerate(micro_batches):
-                        with self._synchronise(last=i == len(micro_batches) - 1):
-                            output = self.forward(batch)
-                            self.backward(output.loss)
-                        self._record(output)
+                    output = self.accumulate(micro_batches)
                     self.update()
+                self._record(output)
                 self.step += 1
                 self._schedule()
                 method.after_step(self.progress())
@@ -198,6 +196,17 @@ class Trainer:
         found = next(stream)
         self._waited += time.perf_counter() - begin
         return found if self.device.type == "cpu" else [batch.to(self.device) for batch in found]
+
+    def accumulate(self, micro_batches: Sequence[Batch]) -> Output:
+        """Forward and backward of a step's micro-batches; the last output, which the loop records."""
+        output = Output(torch.zeros(()))
+        for i, batch in enumerate(micro_batches):
+            if i:
+                self._record(output)
+            with self._synchronise(last=i == len(micro_batches) - 1):
+                output = self.forward(batch)
+                self.backward(output.loss)
+        return output
 
     def forward(self, batch: Batch) -> Output:
         """Views, encoder and loss, under autocast. The draw depends on seed, step and sample only, so
@@ -233,6 +242,11 @@ class Trainer:
             self.source, self.order, self.step, self.budget.total_steps,
             workers=self.config.num_workers, pin=self.device.type == "cuda", labels=self.method.uses_labels,
         )  # fmt: skip
+
+    def beside(self, name: str, source: Source, rows: Any, batch_size: int) -> list[Batch]:
+        """This step's micro-batches of a second loader: ``batch_size`` of the row numbers ``rows``, over
+        all processes and micro-batches, on the device; see :mod:`ssl_domains.trainer.beside`."""
+        return self._beside.next(self, name, source, rows, batch_size)
 
     def _clip(self, parameters: list[nn.Parameter]) -> None:
         if self.config.clip_norm is not None:

@@ -204,7 +204,8 @@ def make(kind: str, case: str, source):
             "predictor": PREDICTORS.get(kind, PREDICTORS[folder]),
         }
     else:
-        default = "image_rotation" if folder == "image" and case == "pretext_task" else domain.defaults["views"]
+        rotates = folder == "image" and case == "pretext_task"
+        default = "image_rotation" if rotates else domain.defaults["views"]
         view, view_options = VIEWS.get(kind, (default, {}))
         cls_views = registry.get("views", view)
         if "spec" in inspect.signature(cls_views).parameters:

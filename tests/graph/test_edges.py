@@ -62,7 +62,7 @@ def test_new_data_number_relations_as_in_training():
     assert set(new.edges.edge_type.tolist()) == {1, 3}
     with pytest.raises(DataError, match="without the relation 'pay'; the nearest is 'pays'"):
         domain.embed_source(spec, edges=EDGES.replace("pays", "pay"), edge_type="kind")
-    with pytest.raises(DataError, match="trained with relations; name them with data.edge_type"):
+    with pytest.raises(DataError, match=r"trained with relations; name them with data\.edge_type"):
         domain.embed_source(spec, edges=EDGES)
 
 

@@ -33,5 +33,5 @@ def momentum_ramp(values: Sequence[float] | float, kind: Literal["linear", "cosi
 
 
 def seen_through(views: Views | None, batch: Batch, draw: Draw) -> Batch:
-    """The batch as its first view shows it (images are cropped before they are masked); without views as it is."""
+    """The batch as its first view shows it (images are cropped before they are masked), or as it is."""
     return batch if views is None else batch.with_x(views(batch, draw.fork("views"))[0].x)

@@ -34,16 +34,33 @@ def write(frame: pd.DataFrame, path: Path) -> None:
     print(f"{path.name}: {len(frame):,} rows, {frame.shape[1]} columns")
 
 
+def rda(path: Path, name: str) -> pd.DataFrame:
+    """One data frame of an R data file."""
+    import rdata
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one for each text without an encoding
+        return rdata.read_rda(path)[name]
+
+
+def dna(root: Path) -> None:
+    """3,186 splice junctions: a column for each of 60 nucleotides (three indicators each in R), and the class."""
+    path = root / "dna.csv"
+    if path.exists():
+        return
+    frame = rda(root / MLBENCH / "DNA.rda", "DNA")
+    bits = frame.iloc[:, :180].astype(int).to_numpy().reshape(len(frame), 60, 3)
+    letter = {(1, 0, 0): "A", (0, 1, 0): "C", (0, 0, 1): "G", (0, 0, 0): "T"}  # as Statlog's documentation has it
+    columns = {f"p{j + 1}": [letter[tuple(row)] for row in bits[:, j]] for j in range(60)}
+    write(pd.DataFrame({**columns, "class": frame["Class"].astype(str)}), path)
+
+
 def mlbench(root: Path, name: str, target: str) -> None:
     """One data frame of R's mlbench package."""
     path = root / target
     if path.exists():
         return
-    import rdata
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one for each text without an encoding
-        frame = rdata.read_rda(root / MLBENCH / f"{name}.rda")[name]
+    frame = rda(root / MLBENCH / f"{name}.rda", name)
     frame.columns = [str(c).replace(".", "_") for c in frame.columns]
     write(frame, path)
 
@@ -134,7 +151,7 @@ def main() -> None:
     digits(root)
     mlbench(root, "LetterRecognition", "letter.csv")
     mlbench(root, "Satellite", "satellite.csv")
-    mlbench(root, "DNA", "dna.csv")
+    dna(root)
     diamonds(root)
     wordnet_verbs(root)
 

@@ -110,7 +110,7 @@ def writing(domain: str, key: str | None) -> Iterator[Folder]:
         root.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=root))
     except OSError as error:
-        raise _refuse(root, error) from None
+        raise refuse(root, error) from None
     folder = Folder(temporary)
     try:
         yield folder
@@ -122,7 +122,7 @@ def writing(domain: str, key: str | None) -> Iterator[Folder]:
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
-            raise _refuse(root, error) from None
+            raise refuse(root, error) from None
         raise
 
 
@@ -136,11 +136,37 @@ def _move(temporary: Path, final: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _refuse(root: Path, error: OSError) -> DataError:
+def refuse(root: Path, error: OSError) -> DataError:
+    """The sentence for a cache folder that cannot be written."""
     reason = error.strerror or type(error).__name__
     return DataError(
         f"the cache folder {root} cannot be written ({reason}); free space there or set SSL_DOMAINS_CACHE"
     )
+
+
+@contextmanager
+def locked(domain: str, key: str | None) -> Iterator[None]:
+    """Held by one process at a time, so that one makes an entry and the others wait and map it.
+
+    Does nothing without a key, or where the system has no file locks (Windows): then each process
+    makes the entry, and the first one stays.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        key = None
+    if key is None:
+        yield
+        return
+    root = cache_folder() / domain
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = (root / f".{key}.lock").open("w")
+    except OSError as error:
+        raise refuse(root, error) from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # goes with the file, also when the process is killed
+        yield
 
 
 def find(domain: str, key: str) -> Path | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,7 @@ class TableSource:
     def ids(self, indices: np.ndarray) -> Sequence[Any]:
         """Values of the id column, or row numbers."""
         rows = np.asarray(indices, dtype=np.int64)
-        return rows.tolist() if self._table.ids is None else self._table.ids.take(pa.array(rows)).to_pylist()
+        return rows.tolist() if self._table.ids is None else pick(self._table.ids, rows)
 
     def card(self) -> dict[str, Any]:
         """Rows, splits, columns with types, missing shares and cardinalities, what was dropped
@@ -122,6 +123,19 @@ class TableSource:
             "task": self.task,
             "class_balance": balance(self._table.labels),
         }
+
+
+def pick(column: pa.ChunkedArray, rows: np.ndarray) -> list[Any]:
+    """The values at these rows. (``ChunkedArray.take`` joins all chunks first, for each batch anew.)"""
+    stops = np.cumsum([len(chunk) for chunk in column.chunks])
+    which = np.searchsorted(stops, rows, side="right")
+    out: list[Any] = [None] * len(rows)
+    for number in np.unique(which):
+        places = np.flatnonzero(which == number)
+        inside = rows[places] - (stops[number] - len(column.chunk(number)))
+        for place, value in zip(places, column.chunk(number).take(pa.array(inside)).to_pylist(), strict=True):
+            out[place] = value
+    return out
 
 
 def _describe(column: ColumnSpec) -> dict[str, Any]:
@@ -177,6 +191,19 @@ def open_table(reader: Reader, options: TableOptions, spec: TableSpec | None = N
     if found is not None:
         return TableSource(_load(found, reader.name))
     n = _count(reader, options, spec)
+    # One of several processes (or runs) encodes a large table; the others wait, then map it.
+    large = 4 * n * len(reader.schema.names) > store.IN_MEMORY_BYTES
+    with store.locked(key if large else None):
+        found = store.find(key) if key is not None and large else None
+        if found is not None:
+            return TableSource(_load(found, reader.name))
+        return _open_anew(reader, options, spec, n, key)
+
+
+def _open_anew(
+    reader: Reader, options: TableOptions, spec: TableSpec | None, n: int, key: str | None
+) -> TableSource:
+    """Fits and encodes the first ``n`` rows."""
     taken = [*options.label, *(name for name in (options.id, options.split) if name)]
     for name in taken:
         require(name, "data.label" if name in options.label else "data.id or data.split", reader)
@@ -219,23 +246,41 @@ def _encode(
     n, d_n, d_c = len(split), len(spec.numeric), len(spec.categorical)
     if 4 * n * (d_n + d_c) <= store.IN_MEMORY_BYTES:
         numeric, coded = np.empty((n, d_n), np.float32), np.empty((n, d_c), np.int32)
-        labels, ids = _fill(reader, spec, options, numeric, coded)
+        kept: list[pa.Array] = []
+        labels = _fill(reader, spec, options, numeric, coded, kept.append)
+        ids = pa.chunked_array(kept) if options.id else None
         return Encoded(spec, numeric, coded, split, labels, ids, reader.name)
     with store.writing(key) as folder:
         numeric = folder.array("numeric", (n, d_n), np.float32)
         coded = folder.array("codes", (n, d_c), np.int32)
-        labels, ids = _fill(reader, spec, options, numeric, coded)
+        with _ids_file(folder, options.id, reader) as keep:
+            labels = _fill(reader, spec, options, numeric, coded, keep)
         del numeric, coded
-        _save(folder, spec, split, labels, ids)
+        _save(folder, spec, split, labels)
     return _load(folder.path, reader.name, folder)
 
 
+@contextmanager
+def _ids_file(folder: Folder, name: str | None, reader: Reader) -> Iterator[Callable[[pa.Array], Any]]:
+    """Takes the id column a batch at a time into ``ids.arrow``."""
+    if name is None:
+        yield lambda _: None
+        return
+    schema = pa.schema([pa.field("id", reader.schema.field(name).type)])
+    with pa.OSFile(str(folder.path / "ids.arrow"), "wb") as file, pa.ipc.new_file(file, schema) as out:
+        yield lambda array: out.write_batch(pa.RecordBatch.from_arrays([array], schema=schema))
+
+
 def _fill(
-    reader: Reader, spec: TableSpec, options: TableOptions, numeric: np.ndarray, coded: np.ndarray
-) -> tuple[Labels, pa.ChunkedArray | None]:
-    """Writes the rows; returns labels and ids."""
+    reader: Reader,
+    spec: TableSpec,
+    options: TableOptions,
+    numeric: np.ndarray,
+    coded: np.ndarray,
+    keep_ids: Callable[[pa.Array], Any],
+) -> Labels:
+    """Writes the rows, hands on the ids; returns the labels."""
     collectors = [collector(name, reader) for name in options.label]
-    ids: list[pa.Array] = []
     wanted = list(dict.fromkeys([*spec.sources, *options.label, *([options.id] if options.id else [])]))
     n, start = len(numeric), 0
     for batch in reader.batches(wanted):
@@ -250,7 +295,7 @@ def _fill(
         for item in collectors:
             item.update(batch.column(item.name))
         if options.id:
-            ids.append(batch.column(options.id))
+            keep_ids(batch.column(options.id))
         _settle(numeric, coded)
         start += len(batch)
         if start >= n:
@@ -259,7 +304,7 @@ def _fill(
         raise DataError(
             f"{reader.name} gave {start} rows where {n} were expected; it changed while it was read"
         )
-    return decide(collectors, options.task), pa.chunked_array(ids) if options.id else None
+    return decide(collectors, options.task)
 
 
 def _settle(*arrays: np.ndarray) -> None:
@@ -268,19 +313,10 @@ def _settle(*arrays: np.ndarray) -> None:
         Matrix(array).release()
 
 
-def _save(
-    folder: Folder, spec: TableSpec, split: np.ndarray, labels: Labels, ids: pa.ChunkedArray | None
-) -> None:
+def _save(folder: Folder, spec: TableSpec, split: np.ndarray, labels: Labels) -> None:
     folder.save("split", split)
     if labels.values is not None:
         folder.save("labels", labels.values)
-    if ids is not None:
-        table = pa.table({"id": ids})
-        with (
-            pa.OSFile(str(folder.path / "ids.arrow"), "wb") as file,
-            pa.ipc.new_file(file, table.schema) as out,
-        ):
-            out.write_table(table)
     folder.meta({"spec": spec.to_dict(), "task": labels.task, "class_names": labels.class_names})
 
 

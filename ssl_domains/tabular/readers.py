@@ -231,6 +231,7 @@ def open_reader(
         source: path of a file, a folder or a glob; ``package://PACKAGE/PATH`` for a file
             inside an installed package (which is not imported); a pandas DataFrame, pyarrow
             Table or RecordBatch, Hugging Face ``Dataset``, polars DataFrame, or 2-d numpy array;
+            a stream of them (:func:`ssl_domains.tabular.streams.is_stream`);
             ``hf://NAME`` or ``hf://NAME:SPLIT`` for a data set of the Hugging Face hub.
         query: SQL for a database file.
         table: a table of a database file.
@@ -279,7 +280,11 @@ def _locate(source: str) -> Path:
 
 
 def _from_memory(source: Any) -> Reader:
-    """DataFrame, Table, RecordBatch, Dataset, told apart by what they can do."""
+    """DataFrame, Table, RecordBatch, Dataset, stream, told apart by what they can do."""
+    from ssl_domains.tabular.streams import is_stream, spool
+
+    if is_stream(source):
+        return spool(source)
     if isinstance(source, pa.Table):
         return TableReader(source, "the Arrow table")
     if isinstance(source, pa.RecordBatch):
@@ -289,7 +294,7 @@ def _from_memory(source: Any) -> Reader:
     if hasattr(source, "with_format") and hasattr(source, "keys"):
         raise DataError(f"data.source holds several datasets ({', '.join(source)}); give one of them")
     if hasattr(source, "columns") and hasattr(source, "iloc"):
-        return TableReader(_from_frame(source), "the DataFrame")
+        return TableReader(frame_table(source), "the DataFrame")
     if hasattr(source, "to_arrow"):  # polars, DuckDB relations
         return TableReader(source.to_arrow(), "the DataFrame")
     if isinstance(source, np.ndarray) and source.ndim == 2 and source.dtype.kind in "biuf":
@@ -300,7 +305,7 @@ def _from_memory(source: Any) -> Reader:
     )
 
 
-def _from_frame(frame: Any) -> pa.Table:
+def frame_table(frame: Any) -> pa.Table:
     """A DataFrame without its index; columns of mixed objects become text."""
     names = [str(name) for name in frame.columns]
     check_names(names, "the DataFrame")

@@ -50,7 +50,12 @@ def dna(root: Path) -> None:
         return
     frame = rda(root / MLBENCH / "DNA.rda", "DNA")
     bits = frame.iloc[:, :180].astype(int).to_numpy().reshape(len(frame), 60, 3)
-    letter = {(1, 0, 0): "A", (0, 1, 0): "C", (0, 0, 1): "G", (0, 0, 0): "T"}  # as Statlog's documentation has it
+    letter = {
+        (1, 0, 0): "A",
+        (0, 1, 0): "C",
+        (0, 0, 1): "G",
+        (0, 0, 0): "T",
+    }  # as Statlog's documentation has it
     columns = {f"p{j + 1}": [letter[tuple(row)] for row in bits[:, j]] for j in range(60)}
     write(pd.DataFrame({**columns, "class": frame["Class"].astype(str)}), path)
 

@@ -1,67 +1,129 @@
-"""T-JEPA against the same encoder untrained, and against raw features (sheet 24)."""
+"""T-JEPA with and without its register token, against the same encoder untrained and raw columns (sheet 24)."""
 
 from __future__ import annotations
 
-from benchmarks.claims.common import Result, data_root, judge, pretrained
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-SHOTS = (5, 20)
-SETS = {"letter": ("letter.csv", "lettr"), "satellite": ("satellite.csv", "classes")}
+from benchmarks.claims.common import Result, data_root, interval, judge
+
+if TYPE_CHECKING:
+    from ssl_domains.evaluation.results import Evaluation
+
+STEPS = 700
+TURNS = 8.0  # sum of 1 - momentum over the run: exp(-8) of the teacher is still its random start
+LEARNING_RATE = 1e-3
+PROBES: dict[str, dict[str, Any]] = {
+    "linear": {"name": "linear", "grid": [0.01, 0.1, 1.0], "max_iter": 200},
+    "mlp": {"name": "mlp", "epochs": 60, "patience": 8},
+}
+REGISTERS = {"T-JEPA": 1, "T-JEPA without register": 0}
+SETS: dict[str, dict[str, Any]] = {
+    "letter": {"source": "letter.csv", "label": "lettr"},
+    "diamonds": {"source": "diamonds.csv", "label": "price"},
+    "dna": {"source": "dna.csv", "label": "class", "include": [f"p{j}" for j in range(21, 41)]},
+}
+BATCH = {"letter": 128, "diamonds": 128, "dna": 64}
+OLD = (
+    "An earlier version of this claim failed: on LetterRecognition and Satellite, 10 epochs (470 and 150 steps), "
+    "learning rate 3.66e-4 and an EMA from 0.996, few-label linear probes gave 0.673 (pretrained), 0.680 (untrained), "
+    "0.695 (raw) on LetterRecognition and 0.805, 0.804, 0.818 on Satellite at 20 labels a class. With that EMA "
+    "the sum of 1 - momentum over the run is 0.9 and 0.3 (78 in the authors' Jannis run of 39,000 steps), so 40 % and "
+    "74 % of the exported teacher was still its random start. The EMA now begins at 1 - 16 / steps, which makes the sum "
+    "8, and the probes see all labels, as in the paper. This was settled before these test scores were computed; "
+    "the learning rate was chosen between 3.66e-4 and 1e-3 on validation rows, with a seed that is not among these."
+)
 
 
-def recipe(file: str, label: str) -> dict:
-    """T-JEPA scaled down: 2 encoder layers and 1 predictor layer instead of 16 and 16, batch 256, 10 epochs instead of 300."""
+def recipe(name: str, registers: int) -> dict[str, Any]:
+    """T-JEPA scaled down: 2 encoder layers and 1 predictor layer instead of 16 and 16."""
+    data = {**SETS[name], "source": str(data_root() / SETS[name]["source"])}
     return {
         "domain": "tabular",
-        "data": {
-            "source": str(data_root() / file),
-            "label": label,
-            "scaling": "minmax",
-            "valid": 0.1,
-            "test": 0.3,
-        },
-        "encoder": {"name": "ft_transformer", "depth": 2, "pooled": "flatten"},
+        "data": {**data, "scaling": "minmax", "valid": 0.1, "test": 0.3},
+        "encoder": {"name": "ft_transformer", "depth": 2, "registers": registers, "pooled": "flatten"},
         "mask": {"name": "disjoint_subsets"},
-        "method": {"name": "latent_prediction", "predictor": {"depth": 1}},
+        "method": {
+            "name": "latent_prediction",
+            "momentum": [1.0 - 2.0 * TURNS / STEPS, 1.0],
+            "predictor": {"depth": 1},
+        },
         "objective": {"name": "masked_mse"},
-        "optimizer": {"name": "adamw", "lr": 3.66e-4, "weight_decay": 0.0},
+        "optimizer": {"name": "adamw", "lr": LEARNING_RATE, "weight_decay": 0.0},
         "schedule": {"name": "warmup_cosine", "warmup": 0.033},
-        "train": {"batch_size": 256, "epochs": 10, "clip_value": 1.0, "on_collapse": "off"},
-        "evaluate": {"probes": [{"name": "few_shot", "shots": n} for n in SHOTS]},
+        "train": {"batch_size": BATCH[name], "steps": STEPS, "clip_value": 1.0, "on_collapse": "off"},
+        "evaluate": {"probes": [], "tree": False, "diagnostic_rows": 500, "map_rows": 10, "seeds": 1},
     }
 
 
+def measured(name: str, registers: int, seed: int) -> Evaluation:
+    """One run, probed beside an untrained encoder of its own seed."""
+    import ssl_domains
+    from ssl_domains.evaluation import evaluate_encoder
+    from ssl_domains.recipe.build import build
+    from ssl_domains.recipe.check import read_recipe
+
+    probes = [{probe: {k: v for k, v in options.items() if k != "name"}} for probe, options in PROBES.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        run = ssl_domains.pretrain(
+            recipe(name, registers), f"train.seed={seed}", run=Path(folder) / "run", progress=False
+        )
+        experiment = build(read_recipe(run.path / "recipe.yaml", [], {}, []))
+        return evaluate_encoder(
+            run.encoder.encoder, experiment.source, make_encoder=experiment.make_encoder, probes=probes,
+            seeds=[seed], max_rows=4000, diagnostic_rows=1000, map_rows=10,
+        )  # fmt: skip
+
+
 def run(seeds: int) -> Result:
-    """Few-label probes on the flattened EMA tokens."""
+    """Linear and MLP probes on the flattened EMA tokens."""
     values: dict[str, list[float]] = {}
-    verdicts = []
-    for name, (file, label) in SETS.items():
-        for seed in range(seeds):
-            evaluation = pretrained(recipe(file, label), seed).evaluation
-            for shots in SHOTS:
-                for kind in ("pretrained", "random", "raw"):
-                    score = evaluation.value(
-                        f"few_shot(shots={shots}).{kind}"
-                        if kind != "pretrained"
-                        else f"few_shot(shots={shots})"
-                    )
-                    values.setdefault(f"{name}, {shots} labels a class: {kind}", []).append(score)
-        for shots in SHOTS:
-            key = f"{name}, {shots} labels a class"
-            against = {
-                k: judge(values[f"{key}: pretrained"], values[f"{key}: {k}"]) for k in ("random", "raw")
-            }
-            verdicts.append((key, against))
-    every = [v for _, against in verdicts for v in against.values()]
-    verdict = "holds" if set(every) == {"holds"} else "fails" if "fails" in every else "open"
+    ranks: dict[str, list[float]] = {}
+    for name in SETS:
+        for condition, registers in REGISTERS.items():
+            for seed in range(seeds):
+                found = measured(name, registers, seed)
+                ranks.setdefault(f"{name}: {condition}", []).append(found.value("rankme"))
+                for probe in PROBES:
+                    key = next(row.probe for row in found.rows if row.probe.startswith(probe))
+                    values.setdefault(f"{name}, {probe}: {condition}", []).append(found.value(key))
+                    if registers:
+                        for kind in ("random", "raw"):
+                            row = found.find(key, kind)
+                            assert row is not None
+                            values.setdefault(f"{name}, {probe}: {kind}", []).append(row.mean)
+    verdict, notes = _judged(values)
+    rank = "; ".join(f"{key} {interval(v)[0]:.1f}" for key, v in ranks.items())
     return Result(
         name="t_jepa",
         paper="T-JEPA (ICLR 2025)",
-        claim="A linear probe on T-JEPA's tokens beats one on the untrained encoder's tokens and one on the raw columns.",
-        setting="LetterRecognition (20,000 x 16, 26 classes) and Satellite (6,435 x 36, 6 classes); FT-Transformer of "
-        "width 64 and 2 layers, predictor of 1, batch 256, 10 epochs, otherwise the paper's settings; few-label linear probe.",
-        metric="test accuracy",
+        claim="A probe on T-JEPA's tokens beats the same probe on the untrained encoder's tokens and on the raw columns.",
+        setting="LetterRecognition (20,000 x 16 numbers, 26 classes), diamonds (53,940 x 6 numbers and 3 categories, "
+        "price), DNA (3,186 x 20 categories around the junction, 3 classes); 30 % test rows; FT-Transformer of width 64 "
+        f"and 2 layers, predictor of 1, batch 128 (DNA 64), {STEPS} steps, EMA from {1 - 2 * TURNS / STEPS:.3f} to 1, "
+        f"learning rate {LEARNING_RATE:g}, otherwise the authors' Jannis run; probes on 4,000 labelled rows; each seed has its "
+        "own untrained encoder.",
+        metric="test accuracy (diamonds: R²), higher is better",
         values=values,
         verdict=verdict,
-        notes="; ".join(f"{key}: {a['random']} against random, {a['raw']} against raw" for key, a in verdicts)
-        + ".",
+        notes=f"{notes} RankMe of the exported encoder: {rank}. {OLD}",
     )
+
+
+def _judged(values: dict[str, list[float]]) -> tuple[str, str]:
+    """The verdict over all tables and probes (with the register, as in the paper), and each part."""
+    parts, every = [], []
+    for name in SETS:
+        for probe in PROBES:
+            key = f"{name}, {probe}"
+            ours = values[f"{key}: T-JEPA"]
+            against = {kind: judge(ours, values[f"{key}: {kind}"]) for kind in ("random", "raw")}
+            register = judge(ours, values[f"{key}: T-JEPA without register"])
+            every += against.values()
+            parts.append(
+                f"{key}: {against['random']} against untrained, {against['raw']} against raw, "
+                f"{register} with against without the register"
+            )
+    verdict = "holds" if set(every) == {"holds"} else "fails" if "fails" in every else "open"
+    return verdict, "; ".join(parts) + "."

@@ -44,7 +44,7 @@ def rda(path: Path, name: str) -> pd.DataFrame:
 
 
 def dna(root: Path) -> None:
-    """3,186 splice junctions: a column for each of 60 nucleotides (three indicators each in R), and the class."""
+    """3,186 splice junctions: 60 nucleotides (in R three indicators each), and the class."""
     path = root / "dna.csv"
     if path.exists():
         return

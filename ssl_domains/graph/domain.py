@@ -57,6 +57,7 @@ class GraphDomain(Domain):
         inductive: bool = False,
         link_valid: float = 0.0,
         link_test: float = 0.0,
+        on_disk: bool | None = None,
         smiles: str | None = None,
         atoms: Sequence[str] | None = None,
         bonds: Sequence[str] | None = None,
@@ -105,6 +106,8 @@ class GraphDomain(Domain):
                 large graph. False: it sees all of them, without labels (transductive).
             link_valid: share of the edges held out to choose by in link prediction.
             link_test: share of the edges held out for link prediction; no batch contains them.
+            on_disk: True converts the edge table to files, block by block, and samples from there; None: when
+                the table is over an eighth of the free memory.
             smiles: column of ``source`` that holds SMILES; each row becomes a graph (wants RDKit).
             atoms: features of atoms, such as [element, chirality]; None: nine usual ones.
             bonds: features of bonds, such as [type]; None: type, direction, conjugated, ring.
@@ -129,6 +132,7 @@ class GraphDomain(Domain):
             edge_time=edge_time,
             edge_type=edge_type,
             node_type=node_type,
+            on_disk=on_disk,
             molecules={
                 "smiles": smiles,
                 "atoms": atoms,
@@ -182,6 +186,7 @@ class GraphDomain(Domain):
         full_batch_limit: int = 200_000,
         edge_type: str | None = None,
         node_type: str | None = None,
+        on_disk: bool | None = None,
         smiles: str | None = None,
         strict: bool = False,
         seed: int = 0,
@@ -192,7 +197,8 @@ class GraphDomain(Domain):
         Args:
             spec: what the encoder was trained with.
             source, nodes, edges, node_id, edge_source, edge_target, label, graph, neighbors,
-                full_batch_limit, edge_type, node_type, smiles, strict, seed: as in :meth:`open`.
+                full_batch_limit, edge_type, node_type, on_disk, smiles, strict, seed: as
+                in :meth:`open`.
             ignored: keys of the recipe's data section that the spec has settled.
 
         Raises:
@@ -210,6 +216,7 @@ class GraphDomain(Domain):
             level=ignored.get("level") or spec.level,
             edge_type=edge_type,
             node_type=node_type,
+            on_disk=on_disk,
             molecules=_as_trained(spec) | {"smiles": smiles, "strict": strict},
         )
         return build_source(raw, spec, neighbors=neighbors, full_batch_limit=full_batch_limit, seed=seed)

@@ -51,6 +51,4 @@ class JensenShannon(Objective):
         return Terms(loss / 2, parts, {"uniform": math.log(2.0)})
 
     def remedies(self) -> dict[str, str]:
-        return {
-            "uniform": "true and false pairs look alike; train longer, or raise the learning rate"
-        }
+        return {"uniform": "true and false pairs look alike; train longer, or raise the learning rate"}

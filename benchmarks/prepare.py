@@ -139,7 +139,7 @@ def properties(path: Path) -> Iterator[dict[str, str]]:
     """Properties of each block of an SDF file."""
     found: dict[str, str] = {}
     lines = path.read_text(encoding="utf-8").splitlines()
-    for line, value in zip(lines, lines[1:]):
+    for line, value in itertools.pairwise(lines):
         if line.startswith("> "):
             found[line.split("<", 1)[1].split(">", 1)[0].lower()] = value.strip()
         if value.startswith("$$$$"):

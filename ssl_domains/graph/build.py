@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.core.packaged import locate
 from ssl_domains.graph.columns import absent_rows, column_kinds, encode, fit_column
 from ssl_domains.graph.data import GraphSource
 from ssl_domains.graph.database import is_database, read_database
@@ -59,6 +60,8 @@ def read_raw(
         source = None
     if source is not None and (nodes is not None or edges is not None):
         raise DataError("data: give either data.source, or data.nodes and data.edges, not both")
+    if isinstance(source, str) and source.startswith("package://"):
+        source = locate(source)
     chemical = molecules or {}
     if source is not None and is_molecules(source, chemical.get("smiles")):
         return read_molecules(source, Options(label=label, split=split, graph=graph, **chemical))

@@ -11,8 +11,8 @@ import torch
 from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Source
 from ssl_domains.graph.card import homophily
-from ssl_domains.graph.sampling import Incoming
 from ssl_domains.graph.domain import GraphDomain
+from ssl_domains.graph.sampling import Incoming
 from ssl_domains.graph.splits import random_splits
 
 

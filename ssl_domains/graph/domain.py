@@ -10,6 +10,7 @@ from ssl_domains.core.registry import domain
 from ssl_domains.graph.build import build_source, read_raw
 from ssl_domains.graph.chemistry import bond_names
 from ssl_domains.graph.data import GraphSource
+from ssl_domains.graph.edge_source import EdgeSource
 from ssl_domains.graph.limit import limited
 from ssl_domains.graph.spec import GraphSpec
 
@@ -182,6 +183,7 @@ class GraphDomain(Domain):
         edge_target: str | None = None,
         label: str | None = None,
         graph: str | None = None,
+        level: str | None = None,
         neighbors: Sequence[int] | None = None,
         full_batch_limit: int = 200_000,
         edge_type: str | None = None,
@@ -191,7 +193,7 @@ class GraphDomain(Domain):
         strict: bool = False,
         seed: int = 0,
         **ignored: Any,
-    ) -> GraphSource:
+    ) -> Any:
         """New data, encoded with a fitted spec; the label may be missing.
 
         Args:
@@ -199,6 +201,8 @@ class GraphDomain(Domain):
             source, nodes, edges, node_id, edge_source, edge_target, label, graph, neighbors,
                 full_batch_limit, edge_type, node_type, on_disk, smiles, strict, seed: as
                 in :meth:`open`.
+            level: as in :meth:`open`, or ``edge``: the samples are the rows of the edge table, and an
+                edge's embedding is the elementwise product of those of its ends.
             ignored: keys of the recipe's data section that the spec has settled.
 
         Raises:
@@ -213,13 +217,14 @@ class GraphDomain(Domain):
             edge_target=edge_target,
             label=label,
             graph=graph,
-            level=ignored.get("level") or spec.level,
+            level=spec.level if level in (None, "edge") else level,
             edge_type=edge_type,
             node_type=node_type,
             on_disk=on_disk,
             molecules=_as_trained(spec) | {"smiles": smiles, "strict": strict},
         )
-        return build_source(raw, spec, neighbors=neighbors, full_batch_limit=full_batch_limit, seed=seed)
+        found = build_source(raw, spec, neighbors=neighbors, full_batch_limit=full_batch_limit, seed=seed)
+        return EdgeSource(found) if level == "edge" else found
 
     def inspect(self, **data: Any) -> tuple[dict[str, Any], str]:
         """What was found, and the YAML lines that use it."""

@@ -11,6 +11,7 @@ molecules of MOSES). A file that is there stays.
 from __future__ import annotations
 
 import bz2
+import itertools
 import lzma
 import os
 import struct

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_domains.core.cache import cache_folder
+from ssl_domains.core import cache
 from ssl_domains.core.errors import DataError
 from ssl_domains.graph.ids import keys, own_ids, place, unique
 from ssl_domains.graph.raw import CleanEdges, RawGraph
@@ -39,7 +37,7 @@ class StoredEdges(CleanEdges):
     row starts are in memory. There is no ``edge_index``: batches are sampled."""
 
     def __init__(self, folder: Path) -> None:
-        facts = json.loads((folder / "facts.json").read_text())
+        facts = json.loads((folder / "meta.json").read_text())
         ptr = np.load(folder / "ptr.npy")
         source = np.memmap(folder / "source.bin", dtype=np.int32, mode="r")
         weight = np.memmap(folder / "weight.bin", dtype=np.float32, mode="r") if facts["weighted"] else None
@@ -172,41 +170,32 @@ def stored(table: StreamedTable, ids: np.ndarray, directed: bool, node_name: str
     Raises:
         DataError: bad rows; the disk is full.
     """
-    where = cache_folder() / "graphs" / _key(table, ids, directed)
-    if not (where / "facts.json").exists():
-        where.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".partial-", dir=where.parent))
-        try:
-            _Conversion(table, ids, directed, node_name, work).run()
-            os.replace(work, where)
-        except OSError as error:
-            if (where / "facts.json").exists():  # another process was faster
-                return StoredEdges(where)
-            raise DataError(
-                f"{where}: cannot be written ({error}); free space, or set SSL_DOMAINS_CACHE"
-            ) from None
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return StoredEdges(where)
+    key = _key(table, ids, directed)
+    found = cache.find("graph", key)
+    if found is None:
+        with cache.writing("graph", key) as folder:
+            _Conversion(table, ids, directed, node_name, folder).run()
+        found = folder.path
+    return StoredEdges(found)
 
 
 def _key(table: StreamedTable, ids: np.ndarray, directed: bool) -> str:
     facts = table.path.stat()
     nodes = hashlib.sha256("\n".join(ids).encode()).hexdigest()
     told = [VERSION, str(table.path.resolve()), facts.st_size, facts.st_mtime_ns, table.edge_source]
-    text = json.dumps([*told, table.edge_target, nodes, directed])
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+    return cache.key_of([*told, table.edge_target, nodes, directed])
 
 
 class _Conversion:
     """One table into one folder."""
 
     def __init__(
-        self, table: StreamedTable, ids: np.ndarray, directed: bool, node_name: str, folder: Path
+        self, table: StreamedTable, ids: np.ndarray, directed: bool, node_name: str, folder: cache.Folder
     ) -> None:
         import pandas as pd
 
-        self.table, self.ids, self.directed, self.folder = table, pd.Index(ids), directed, folder
+        self.table, self.ids, self.directed = table, pd.Index(ids), directed
+        self.out, self.folder = folder, folder.path
         self.node_name = node_name
         self.rows = self.self_loops = 0
         self.weighted = False
@@ -298,11 +287,11 @@ class _Conversion:
                 source.astype(np.int32).tofile(sources)
                 (np.bincount(where, block["weight"]) / times).astype(np.float32).tofile(weights)
         ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        np.save(self.folder / "ptr.npy", ptr)
+        self.out.save("ptr", ptr)
         facts = {
             "weighted": self.weighted,
             "self_loops": self.self_loops,
             "duplicates": (total - int(ptr[-1])) // (1 if self.directed else 2),
             "isolated": int((~(seen | (counts > 0))).sum()),
         }
-        (self.folder / "facts.json").write_text(json.dumps(facts))
+        self.out.meta(facts)

@@ -75,7 +75,7 @@ def test_nodes_that_only_edges_name_and_the_cache(tmp_path, monkeypatch):
     assert kept.ids(range(len(kept))) == plain.ids(range(len(plain)))
     assert np.array_equal(kept.incoming.source, plain.incoming.source)
     assert np.array_equal(kept.features, plain.features)  # degrees
-    assert not list((tmp_path / "cache" / "graphs").glob(".partial*"))
+    assert not list((tmp_path / "cache" / "graph").glob(".writing*"))
     monkeypatch.setattr(ondisk._Conversion, "run", lambda self: pytest.fail("converted twice"))
     assert len(GraphDomain().open(**data, on_disk=True)) == len(kept)
 
@@ -128,7 +128,7 @@ def test_bad_rows_are_named_with_their_row_in_the_file(tmp_path, monkeypatch, ro
     edges.to_csv(data["edges"], index=False)
     with pytest.raises(DataError, match=message):
         GraphDomain().open(**data, on_disk=True)
-    assert not list((tmp_path / "cache" / "graphs").iterdir())
+    assert not list((tmp_path / "cache" / "graph").iterdir())
 
 
 @pytest.mark.parametrize(

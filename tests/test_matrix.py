@@ -62,6 +62,7 @@ METHODS = {
     "masked_reconstruction": ("masked_reconstruction", {}, None, {}, "masker"),
     "latent_prediction": ("latent_prediction", {}, "masked_mse", {}, "masker"),
     "swav": ("cluster_prediction", {**SMALL, "prototypes": 8}, "swav", {}, "views"),
+    "deep_graph_infomax": ("local_global", {}, "jensen_shannon", {}, "views"),
     "pretext_task": ("pretext_task", {}, "binary_cross_entropy", {}, "views"),
 }
 NOT_ON = {
@@ -105,6 +106,20 @@ def node_source(folder):
     )
 
 
+def typed_source(folder):
+    rng = np.random.default_rng(0)
+    graph = nx.stochastic_block_model([40, 40, 40], 0.1 + 0.2 * np.eye(3) - 0.08, seed=0)
+    topics = rng.random((3, 12))
+    words = [(topics[i // 40] > rng.random(12)).astype(float) for i in graph]
+    nodes = pd.DataFrame(words, columns=[f"w{j}" for j in range(12)])
+    nodes = nodes.assign(id=list(graph), kind=np.where(np.arange(120) % 2, "even", "odd"))
+    edges = pd.DataFrame(graph.edges, columns=["source", "target"])
+    edges["how"] = np.where(edges.source // 40 == edges.target // 40, "near", "far")
+    return registry.load_domain("graph")().open(
+        nodes=nodes, edges=edges, edge_type="how", node_type="kind", random_walk=4
+    )
+
+
 def graphs_source(folder):
     from torch_geometric.data import Data
 
@@ -141,6 +156,7 @@ SOURCES = {
     "tabular-cutmix": table_source,
     "graph": node_source,
     "graph-level": graphs_source,
+    "graph-typed": typed_source,
 }
 ENCODERS = {
     "image": ("image_vit", {"patch": 4, "width": 16, "depth": 2, "heads": 2}),
@@ -161,6 +177,7 @@ ENCODERS = {
     "tabular-cutmix": ("ft_transformer", {"width": 16, "depth": 1, "heads": 2, "ffn": 16, "dropout": 0.0}),
     "tabular": ("ft_transformer", {"width": 16, "depth": 2, "heads": 2, "ffn": 32, "dropout": 0.0}),
     "graph": ("gat", {"width": 16, "heads": 2, "dropout": 0.0, "attention_dropout": 0.0}),
+    "graph-typed": ("rgcn", {"width": 16, "dropout": 0.0, "norm": "layer"}),
     "graph-level": ("gin", {"width": 16, "dropout": 0.0}),
 }
 PREDICTORS = {

@@ -20,7 +20,7 @@ def recipe(remask: bool) -> dict:
             "max_words": 300,
             "test": 0.5,
         },
-        "encoder": {"name": "gat", "width": 256},
+        "encoder": {"name": "gat", "width": 256, "edge_features": False},
         "mask": {"name": "random", "ratio": 0.5, "noise": 0.05},
         "method": {"name": "masked_reconstruction", "predictor": {"remask": remask}},
         "objective": {"name": "scaled_cosine", "gamma": 3},

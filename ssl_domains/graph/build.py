@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.core.packaged import locate
 from ssl_domains.graph.columns import absent_rows, column_kinds, encode, fit_column
 from ssl_domains.graph.data import GraphSource
 from ssl_domains.graph.database import is_database, read_database
@@ -17,6 +18,7 @@ from ssl_domains.graph.edges import encode_edges, match_relations, relation_name
 from ssl_domains.graph.features import CodedFeatures
 from ssl_domains.graph.links import hold_out
 from ssl_domains.graph.molecules import Options, is_molecules, read_molecules
+from ssl_domains.graph.ondisk import read_large, refuse, stored, too_large
 from ssl_domains.graph.positional import positions
 from ssl_domains.graph.raw import (
     CleanEdges,
@@ -46,6 +48,7 @@ def read_raw(
     edge_time: str | None = None,
     edge_type: str | None = None,
     node_type: str | None = None,
+    on_disk: bool | None = None,
     molecules: dict[str, Any] | None = None,
 ) -> RawGraph:
     """Reads ``source``, or the tables ``nodes`` and ``edges``; see :meth:`GraphDomain.open`.
@@ -57,6 +60,8 @@ def read_raw(
         source = None
     if source is not None and (nodes is not None or edges is not None):
         raise DataError("data: give either data.source, or data.nodes and data.edges, not both")
+    if isinstance(source, str) and source.startswith("package://"):
+        source = locate(source)
     chemical = molecules or {}
     if source is not None and is_molecules(source, chemical.get("smiles")):
         return read_molecules(source, Options(label=label, split=split, graph=graph, **chemical))
@@ -71,6 +76,21 @@ def read_raw(
     if edges is None:
         what = "data.nodes is given but data.edges is not" if nodes is not None else "no data"
         raise DataError(f"data: {what}; give data.edges (and data.nodes), or data.source")
+    if too_large(edges, on_disk):
+        if graph or edge_time or edge_type or node_type:
+            raise DataError(
+                "data.graph, data.edge_time, data.edge_type and data.node_type are not to be had for an edge "
+                "table that is kept on disk (data.on_disk)"
+            )
+        return read_large(
+            nodes,
+            edges,
+            node_id=node_id,
+            edge_source=edge_source,
+            edge_target=edge_target,
+            label=label,
+            split=split,
+        )
     from ssl_domains.graph.tables import read_tables
 
     return read_tables(
@@ -141,7 +161,8 @@ def fit_columns(
 
 def degree_of(clean: CleanEdges, n_nodes: int) -> np.ndarray:
     """``[N]`` number of incoming edges, without self-loops."""
-    return np.bincount(clean.edge_index[1], minlength=n_nodes)
+    rows = getattr(clean, "incoming", None)
+    return np.bincount(clean.edge_index[1], minlength=n_nodes) if rows is None else np.diff(rows.ptr)
 
 
 def node_features(raw: RawGraph, clean: CleanEdges, spec: GraphSpec) -> np.ndarray | CodedFeatures:
@@ -215,7 +236,7 @@ def new_spec(raw: RawGraph, clean: CleanEdges, columns: tuple[NodeColumn, ...], 
         molecules=raw.molecules,
         weighted=clean.edge_weight is not None,
         n_nodes=raw.n_nodes,
-        n_edges=clean.edge_index.shape[1],
+        n_edges=int(degree_of(clean, raw.n_nodes).sum()),
         n_graphs=len(raw.ptr) - 1,
         **known,
     )
@@ -247,11 +268,18 @@ def build_source(
     seed: int = 0,
 ) -> GraphSource:
     """A source from what was read: fits a new spec, or applies a fitted ``spec`` to new data."""
+    refuse(raw, link_test=link_test, inductive=inductive, random_walk=random_walk, laplacian=laplacian)
     raw, links = hold_out(raw, directed, link_valid, link_test, seed)
     raw, scales = encode_edges(raw, spec, max_categories)
     if spec is not None:
         match_relations(raw, spec)
-    clean = clean_edges(raw, spec.directed if spec else directed)
+    one_way = spec.directed if spec else directed
+    clean: CleanEdges
+    if raw.streamed is not None:
+        clean = stored(raw.streamed, raw.keys, one_way, raw.origin)
+        neighbors = neighbors or [10, 10]
+    else:
+        clean = clean_edges(raw, one_way)
     raw.notes += edge_notes(clean)
     labels, task, names = _labels(raw, task, spec.classes if spec else ())
     splits = _splits(raw, labels, task, valid, test, seed)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssl_domains.graph.features import CodedFeatures
+from ssl_domains.graph.sampling import Incoming
 
 if TYPE_CHECKING:
     from ssl_domains.graph.data import GraphSource
@@ -20,10 +21,10 @@ def card(source: GraphSource) -> dict[str, Any]:
         "samples": len(source),
         "level": source.spec.level,
         "nodes": source.raw.n_nodes,
-        "edges": int(edges.edge_index.shape[1]),
+        "edges": len(source.incoming.source),
         "graphs": len(source.raw.ptr) - 1,
         "directed": source.spec.directed,
-        "components": components(edges.edge_index, source.raw.n_nodes),
+        "components": components(source.incoming),
         "isolated": edges.n_isolated,
         "self_loops_found": edges.n_self_loops,
         "duplicates_found": edges.n_duplicates,
@@ -66,22 +67,31 @@ def label_numbers(source: GraphSource) -> dict[str, Any]:
     out["classes"] = dict(zip(source.class_names, counts.tolist()))
     out["unlabelled"] = int((labels < 0).sum())
     if source.spec.level == "node":
-        out["homophily"] = homophily(source.edges.edge_index, labels)
+        out["homophily"] = homophily(source.incoming, labels)
     return out
 
 
-def components(edge_index: np.ndarray, n_nodes: int) -> int:
-    """Number of (weakly) connected components."""
+def components(edges: Incoming) -> int:
+    """Number of (weakly) connected components, found block of edges by block."""
     from scipy import sparse
     from scipy.sparse.csgraph import connected_components
 
-    source, target = edge_index
-    matrix = sparse.coo_matrix((np.ones(len(source), dtype=np.int8), (source, target)), (n_nodes, n_nodes))
-    return int(connected_components(matrix, directed=False)[0])
+    n = len(edges.ptr) - 1
+    owner = np.arange(n)
+    count = n
+    for first, last, source in edges.blocks():
+        a, b = owner[source], owner[edges.targets(first, last)]
+        matrix = sparse.coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), (count, count))
+        count, merged = connected_components(matrix, directed=False)
+        owner = merged[owner]
+    return int(count)
 
 
-def homophily(edge_index: np.ndarray, labels: np.ndarray) -> float | None:
+def homophily(edges: Incoming, labels: np.ndarray) -> float | None:
     """Share of edges between labelled nodes that join the same class; None without such edges."""
-    a, b = labels[edge_index[0]], labels[edge_index[1]]
-    known = (a >= 0) & (b >= 0)
-    return round(float((a == b)[known].mean()), 4) if known.any() else None
+    same = every = 0
+    for first, last, source in edges.blocks():
+        a, b = labels[source], labels[edges.targets(first, last)]
+        known = (a >= 0) & (b >= 0)
+        same, every = same + int((a == b)[known].sum()), every + int(known.sum())
+    return round(same / every, 4) if every else None

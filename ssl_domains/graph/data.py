@@ -77,7 +77,8 @@ class GraphSource:
         self._dense: np.ndarray | None = None
         self.notes = list(raw.notes)
         self.neighbors = list(neighbors) if neighbors is not None else None
-        self.incoming = Incoming.of(edges.edge_index, raw.n_nodes)
+        stored = getattr(edges, "incoming", None)
+        self.incoming = Incoming.of(edges.edge_index, raw.n_nodes) if stored is None else stored
         self.full_batch = spec.level == "node" and self.neighbors is None
         self.pretrain_index = self._pretrain_index()
         self._whole: dict[str, Tensor] | None = None
@@ -227,16 +228,19 @@ class GraphSource:
         encoder must beat to have learned anything."""
         from scipy import sparse
 
-        n = self.raw.n_nodes
-        source, target = self.edges.edge_index
-        adjacency = sparse.csr_matrix(
-            (np.ones(len(source), np.float32), (target, source)), (n, n)
-        ) + sparse.eye(n, dtype=np.float32)
-        scale = sparse.diags(1.0 / np.sqrt(np.asarray(adjacency.sum(axis=1)).ravel()))
-        smooth = scale @ adjacency @ scale
+        ptr, n = self.incoming.ptr, self.raw.n_nodes
+        scale = (1.0 / np.sqrt(np.diff(ptr) + 1.0)).astype(np.float32)[:, None]
         out = self.features
         for _ in range(hops):
-            out = smooth @ out
+            scaled = scale * out
+            mixed = scaled.copy()  # the self-loop
+            for first, last, source in self.incoming.blocks():
+                starts = ptr[first : last + 1] - ptr[first]
+                rows = sparse.csr_matrix(
+                    (np.ones(len(source), np.float32), source, starts), (last - first, n)
+                )
+                mixed[first:last] += rows @ scaled
+            out = scale * mixed
         return np.ascontiguousarray(out, dtype=np.float32)
 
     def raw_features(self, indices: np.ndarray) -> np.ndarray:

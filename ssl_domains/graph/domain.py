@@ -10,7 +10,9 @@ from ssl_domains.core.registry import domain
 from ssl_domains.graph.build import build_source, read_raw
 from ssl_domains.graph.chemistry import bond_names
 from ssl_domains.graph.data import GraphSource
+from ssl_domains.graph.edge_source import EdgeSource
 from ssl_domains.graph.limit import limited
+from ssl_domains.graph.ondisk import refuse
 from ssl_domains.graph.spec import GraphSpec
 
 
@@ -57,6 +59,7 @@ class GraphDomain(Domain):
         inductive: bool = False,
         link_valid: float = 0.0,
         link_test: float = 0.0,
+        on_disk: bool | None = None,
         smiles: str | None = None,
         atoms: Sequence[str] | None = None,
         bonds: Sequence[str] | None = None,
@@ -69,8 +72,8 @@ class GraphDomain(Domain):
         Args:
             source: PyG data, a NetworkX graph, a .graphml, .gml or .gexf file, a folder with nodes.csv
                 and edges.csv, a DuckDB or SQLite file, molecules (.smi, .sdf, a folder of such files,
-                or a table with ``smiles``), ``import-graph://PACKAGE`` or ``pyg://CLASS?root=...``; or
-                give the tables:
+                or a table with ``smiles``), ``package://PACKAGE/PATH`` for a file inside an installed
+                package, ``import-graph://PACKAGE`` or ``pyg://CLASS?root=...``; or give the tables:
             nodes: node table (.csv, .tsv, .parquet, DataFrame); optional beside ``edges``. With a
                 database as ``source``: name of a table, or a SELECT.
             edges: edge table; likewise.
@@ -105,6 +108,8 @@ class GraphDomain(Domain):
                 large graph. False: it sees all of them, without labels (transductive).
             link_valid: share of the edges held out to choose by in link prediction.
             link_test: share of the edges held out for link prediction; no batch contains them.
+            on_disk: True converts the edge table to files, block by block, and samples from there; None: when
+                the table is over an eighth of the free memory.
             smiles: column of ``source`` that holds SMILES; each row becomes a graph (wants RDKit).
             atoms: features of atoms, such as [element, chirality]; None: nine usual ones.
             bonds: features of bonds, such as [type]; None: type, direction, conjugated, ring.
@@ -129,6 +134,7 @@ class GraphDomain(Domain):
             edge_time=edge_time,
             edge_type=edge_type,
             node_type=node_type,
+            on_disk=on_disk,
             molecules={
                 "smiles": smiles,
                 "atoms": atoms,
@@ -139,6 +145,7 @@ class GraphDomain(Domain):
                 "limit": limit,
             },
         )
+        refuse(raw, limit=limit)
         return build_source(
             limited(raw, limit),
             task=task,
@@ -178,21 +185,26 @@ class GraphDomain(Domain):
         edge_target: str | None = None,
         label: str | None = None,
         graph: str | None = None,
+        level: str | None = None,
         neighbors: Sequence[int] | None = None,
         full_batch_limit: int = 200_000,
         edge_type: str | None = None,
         node_type: str | None = None,
+        on_disk: bool | None = None,
         smiles: str | None = None,
         strict: bool = False,
         seed: int = 0,
         **ignored: Any,
-    ) -> GraphSource:
+    ) -> Any:
         """New data, encoded with a fitted spec; the label may be missing.
 
         Args:
             spec: what the encoder was trained with.
             source, nodes, edges, node_id, edge_source, edge_target, label, graph, neighbors,
-                full_batch_limit, edge_type, node_type, smiles, strict, seed: as in :meth:`open`.
+                full_batch_limit, edge_type, node_type, on_disk, smiles, strict, seed: as
+                in :meth:`open`.
+            level: as in :meth:`open`, or ``edge``: the samples are the rows of the edge table, and an
+                edge's embedding is the elementwise product of those of its ends.
             ignored: keys of the recipe's data section that the spec has settled.
 
         Raises:
@@ -207,12 +219,14 @@ class GraphDomain(Domain):
             edge_target=edge_target,
             label=label,
             graph=graph,
-            level=ignored.get("level") or spec.level,
+            level=spec.level if level in (None, "edge") else level,
             edge_type=edge_type,
             node_type=node_type,
+            on_disk=on_disk,
             molecules=_as_trained(spec) | {"smiles": smiles, "strict": strict},
         )
-        return build_source(raw, spec, neighbors=neighbors, full_batch_limit=full_batch_limit, seed=seed)
+        found = build_source(raw, spec, neighbors=neighbors, full_batch_limit=full_batch_limit, seed=seed)
+        return EdgeSource(found) if level == "edge" else found
 
     def inspect(self, **data: Any) -> tuple[dict[str, Any], str]:
         """What was found, and the YAML lines that use it."""

@@ -150,7 +150,10 @@ class GraphEncoder(Encoder):
         return torch.where(mask.hidden[:, None], fill, features)
 
     def pool(self, values: Tensor, x: Any) -> Tensor:
-        """``[B, D]`` one row a sample."""
+        """``[B, D]`` one row a sample; of edges (``edge_ends``) the product of their two ends."""
+        ends = x.get("edge_ends")
+        if ends is not None:
+            return values[ends[:, 0]] * values[ends[:, 1]]
         if self.spec.level == "graph":
             return pool(values, x, self.pooling)
         seed_index = x.get("seed_index")

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def keys(series: pd.Series, name: str) -> np.ndarray:
+def keys(series: pd.Series, name: str, first_row: int = 0) -> np.ndarray:
     """``[n]`` ids as stripped text, so that 3, 3.0 and "3" are one node in whatever table.
+
+    Args:
+        series: the id column, or a block of it.
+        name: of the file, for messages.
+        first_row: rows before the block.
 
     Raises:
         DataError: an id is missing, or one column holds a number and a text that would become one
@@ -24,7 +29,9 @@ def keys(series: pd.Series, name: str) -> np.ndarray:
 
     missing = np.flatnonzero(series.isna().to_numpy())
     if len(missing):
-        raise DataError(f"{name}: row {missing[0] + 1} has no value in the id column {series.name!r}")
+        raise DataError(
+            f"{name}: row {first_row + missing[0] + 1} has no value in the id column {series.name!r}"
+        )
     if pd.api.types.is_float_dtype(series) and bool((series % 1 == 0).all()):
         series = series.astype(np.int64)
     if series.dtype == object:
@@ -88,8 +95,10 @@ def unique(ids: np.ndarray, name: str) -> None:
         )
 
 
-def place(ends: np.ndarray, column: str, ids: np.ndarray, edge_name: str, node_name: str) -> np.ndarray:
-    """``[E]`` int64 places of the ends among the ids.
+def place(
+    ends: np.ndarray, column: str, ids: Any, edge_name: str, node_name: str, first_row: int = 0
+) -> np.ndarray:
+    """``[E]`` int64 places of the ends among the ids (an array, or a pandas Index, which is not hashed anew).
 
     Raises:
         DataError: an end is no id; names row, column, and the nearest id.
@@ -101,7 +110,7 @@ def place(ends: np.ndarray, column: str, ids: np.ndarray, edge_name: str, node_n
     if len(unknown):
         row = int(unknown[0])
         raise DataError(
-            f"{edge_name}: row {row + 1}, column {column!r} names node {ends[row]!r}, "
+            f"{edge_name}: row {first_row + row + 1}, column {column!r} names node {ends[row]!r}, "
             f"which {node_name} does not have{nearest(ends[row], ids[:100_000])} "
             f"({len(unknown)} such rows); add the node, or remove the edge"
         )

@@ -46,6 +46,8 @@ class RawGraph:
         skipped: what could not be read, one line each (the first hundred).
         n_skipped: how many could not be read.
         molecules: the graphs are molecules.
+        streamed: an edge table that is larger than memory, in place of ``edges``, or None.
+        keys: ``[N]`` ids as text, which the streamed edges are matched with.
     """
 
     origin: str
@@ -75,6 +77,8 @@ class RawGraph:
     skipped: list[str] = field(default_factory=list)
     n_skipped: int = 0
     molecules: bool = False
+    streamed: Any = None
+    keys: Any = None
 
     @property
     def n_nodes(self) -> int:

@@ -250,6 +250,12 @@ def _pyg_labels(graphs: Sequence[Any], level: str, counts: Sequence[int], origin
                 f"for labels of whole graphs say data.level=graph"
             )
         rows.append(array)
+    if level == "graph" and len({row.shape[1] for row in rows}) > 1:
+        odd = next(i for i, row in enumerate(rows) if row.shape[1] != rows[0].shape[1])
+        raise DataError(
+            f"{origin}[{odd}]: y has {rows[odd].shape[1]} values, that of the first graph "
+            f"{rows[0].shape[1]}; for labels of nodes say data.level=node"
+        )
     labels = np.concatenate(rows)
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 

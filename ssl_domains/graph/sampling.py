@@ -7,7 +7,7 @@ and after a resume; other batches - so the next epoch's - get others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +53,20 @@ class Incoming:
         """From edges ``[2, E]`` that are sorted by target."""
         counts = np.bincount(edge_index[1], minlength=n_nodes)
         return cls(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), edge_index[0])
+
+    def blocks(self, edges: int = 1 << 22) -> Iterator[tuple[int, int, np.ndarray]]:
+        """(first target, last target + 1, sources of the edges into them), about ``edges`` edges at a
+        time: all that is ever read at once where ``source`` is a file."""
+        first, n = 0, len(self.ptr) - 1
+        while first < n:
+            last = int(np.searchsorted(self.ptr, self.ptr[first] + edges, side="right")) - 1
+            last = min(max(last, first + 1), n)
+            yield first, last, np.asarray(self.source[self.ptr[first] : self.ptr[last]])
+            first = last
+
+    def targets(self, first: int, last: int) -> np.ndarray:
+        """The target of each edge of such a block."""
+        return np.repeat(np.arange(first, last), np.diff(self.ptr[first : last + 1]))
 
 
 @dataclass(frozen=True)

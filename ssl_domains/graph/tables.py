@@ -75,10 +75,16 @@ def _parquet(path: Path, name: str) -> pd.DataFrame:
         raise DataError(f"{name}: not a Parquet file ({str(error).splitlines()[0]})") from None
 
 
-def _delimited(path: Path, name: str, what: str, text_columns: Sequence[str]) -> pd.DataFrame:
+def delimited_options(path: Path, what: str, text_columns: Sequence[str]) -> tuple[Any, Any]:
+    """(parse options, convert options) of Arrow for a text file; looks at its first bytes alone.
+
+    Raises:
+        DataError: the file is empty or binary.
+    """
     import pyarrow as pa
     from pyarrow import csv
 
+    name = str(path)
     with path.open("rb") as file:
         start = file.read(65536)
     if not start.strip():
@@ -92,12 +98,19 @@ def _delimited(path: Path, name: str, what: str, text_columns: Sequence[str]) ->
         for column in header.split(delimiter)
         if _is_id(column, text_columns)
     }
+    return (
+        csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        csv.ConvertOptions(column_types=types, strings_can_be_null=True),
+    )
+
+
+def _delimited(path: Path, name: str, what: str, text_columns: Sequence[str]) -> pd.DataFrame:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    parse, convert = delimited_options(path, what, text_columns)
     try:
-        return csv.read_csv(
-            path,
-            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(column_types=types, strings_can_be_null=True),
-        ).to_pandas()
+        return csv.read_csv(path, parse_options=parse, convert_options=convert).to_pandas()
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise DataError(f"{name}: {str(error).splitlines()[0]}") from None
 

@@ -222,3 +222,23 @@ class GraphCorrupt(Views):
             seeds = x.get("seed_index")
             corrupted = replaced if seeds is None else replaced[seeds]
         return [View(out, "corrupted", {"corrupted": corrupted[:, None], "replaced_nodes": replaced})]
+
+
+@views("graph_shuffle")
+class GraphShuffle(Views):
+    """One view in which the batch's nodes have exchanged their features at random; edges stay.
+
+    The corruption of DGI (Velickovic et al., ICLR 2019, section 4.2): a permutation of the rows of
+    the feature matrix. Within a sampled batch it permutes the batch's nodes.
+    """
+
+    n_views = 1
+
+    def __call__(self, batch: Batch, draw: Draw) -> list[View]:
+        """One view."""
+        x = batch.x
+        index = Blocks(x, batch.index).index
+        order = draw.at(index).bits().argsort()
+        out = copy.copy(x)
+        out.x = x.x[order]
+        return [View(out, "corrupted", {})]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.core.packaged import locate
 
 BATCH_ROWS = 65_536
 TEXT = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": None}
@@ -244,7 +244,7 @@ def open_reader(
         return _from_memory(source)
     if str(source).startswith("hf://"):
         return _from_hub(str(source))
-    path = _locate(str(source))
+    path = locate(str(source))
     if (query or table) and path.suffix.lower() not in DATABASE:
         raise DataError(f"data.query and data.table are for database files (duckdb, sqlite), not for {path}")
     if path.is_dir():
@@ -255,28 +255,6 @@ def open_reader(
         raise DataError(f"data.source: {source} does not exist; give the path of a file, a folder or a glob")
     readers = [_from_file(file, query, table, text_columns) for file in files]
     return readers[0] if len(readers) == 1 else Concat(readers, str(source))
-
-
-def _locate(source: str) -> Path:
-    """Resolves ``package://`` and ``~``."""
-    if not source.startswith("package://"):
-        return Path(source).expanduser()
-    package, _, inside = source.removeprefix("package://").partition("/")
-    try:
-        found = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        found = None
-    if found is None or not found.submodule_search_locations:
-        raise DataError(
-            f"data.source: {source} needs the package {package!r}, which is not installed: "
-            f"pip install {package}"
-        )
-    path = Path(next(iter(found.submodule_search_locations))) / inside
-    if ".." in Path(inside).parts or not path.is_file():
-        raise DataError(
-            f"data.source: the package {package!r} has no file {inside!r}; check the path or its version"
-        )
-    return path
 
 
 def _from_memory(source: Any) -> Reader:

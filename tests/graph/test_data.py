@@ -12,6 +12,7 @@ from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Source
 from ssl_domains.graph.card import homophily
 from ssl_domains.graph.domain import GraphDomain
+from ssl_domains.graph.sampling import Incoming
 from ssl_domains.graph.splits import random_splits
 
 
@@ -132,6 +133,7 @@ def test_card(node_source):
 
 def test_homophily_by_hand():
     edges = np.array([[0, 1, 2, 3], [1, 2, 3, 0]])
+    edges = Incoming.of(edges[:, np.argsort(edges[1], kind="stable")], 4)
     assert homophily(edges, np.array([0, 0, 1, 1])) == 0.5
     assert homophily(edges, np.array([0, 0, 1, -1])) == 0.5
     assert homophily(edges, np.array([-1, -1, -1, 0])) is None

@@ -91,7 +91,7 @@ def test_bad_hetero_data(change, options, message):
 def test_graphmae_with_typed_edges_trains(tmp_path):
     run = ssl_domains.pretrain(
         "graph/graphmae", "train.epochs=2", "train.device=cpu", "encoder.name=rgcn", "encoder.width=16",
-        "method.predictor.kind=rgcn",
+        "method.predictor.kind=rgcn", "encoder.bases=3",
         data={"source": shop(), "link_test": 0.2, "link_valid": 0.1},
         evaluate={"probes": ["linear", "link_prediction"], "seeds": 1}, run=tmp_path / "run", progress=False,
     )  # fmt: skip

@@ -115,7 +115,9 @@ class ContextLabel(LabelTask):
         """``[N, C]`` shares of the labels ``[N]`` in the context of every node."""
         with torch.autocast(labels.device.type, enabled=False):
             n = len(labels)
-            matrix = torch.sparse_coo_tensor(self.cells, self.share, (n, n), is_coalesced=True)
+            matrix = torch.sparse_coo_tensor(
+                self.cells, self.share, (n, n), is_coalesced=True, check_invariants=False
+            )
             return matrix @ F.one_hot(labels, self.n_classes).float()
 
     def probabilities(self, h: Tensor) -> Tensor:
@@ -252,7 +254,7 @@ def choose_prototypes(
     With S the cosines within a class and ``S_c`` their quantile, ``rho_i = sum_j sign(S_ij - S_c)``
     is a node's density, and ``eta_i`` its similarity to the closest denser node (for the densest
     node: to the least similar one). Where ``eta >= too_close`` the density is set to 0; the ``count``
-    nodes of highest density are the prototypes.
+    nodes of highest density are the prototypes; of equal ones those with a smaller eta.
 
     Args:
         unit: ``[C, m, D]`` unit vectors.
@@ -277,5 +279,6 @@ def choose_prototypes(
     least = cosine.masked_fill(~both, torch.inf).amin(dim=2)
     eta = torch.where(torch.isinf(eta), least, eta)
     rho = torch.where(eta >= too_close, torch.zeros_like(rho), rho).masked_fill(~real, -torch.inf)
+    rho = rho - 1e-3 * eta.clamp(-1.0, 1.0)  # densities are whole numbers: of equals, the one more apart
     best = rho.topk(min(count, rho.shape[1]), dim=1)
     return best.indices, torch.isfinite(best.values)

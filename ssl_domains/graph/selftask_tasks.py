@@ -175,7 +175,7 @@ class PairwiseDistance(Task):
         width: int,
         classes: int = 4,
         per_class: int = 4000,
-        max_sources: int = 4096,
+        max_sources: int = 2048,
         pool: int = 50,
     ) -> None:
         super().__init__()

@@ -107,6 +107,7 @@ class GraphEdits(Views):
             )
         self.copies, self.strength, self.hops, self.mask = copies, strength, hops, mask
         self.strong, self.strong_factor, self.directed = strong, strong_factor, spec.directed
+        self.self_loops = spec.self_loops
         self.n_views = 1 + copies + strong
         self.banks: dict[str, Tensor] = {}
 
@@ -121,7 +122,8 @@ class GraphEdits(Views):
     def __call__(self, batch: Batch, draw: Draw) -> list[View]:
         """The original, the copies from weak to strong, and last the strong one."""
         x, blocks = batch.x, Blocks(batch.x, batch.index)
-        pairs = Pairs.of(blocks, self.directed)
+        n_edges = x.edge_index.shape[1] - (len(x.x) if self.self_loops else 0)
+        pairs = Pairs.of(blocks, self.directed, max(n_edges if self.directed else n_edges // 2, 1))
         member = self._member(blocks, pairs, draw.fork("center"))
         whole = torch.ones_like(member)
         weak = Region.of(blocks, pairs, member)
@@ -222,8 +224,7 @@ def edit(blocks: Blocks, pairs: Pairs, region: Region, rates: list[float], draw:
     wanted = (region.n_pairs * rate + 1e-9).floor().long().clamp_min(1)  # [K, G]
     wanted = torch.minimum(wanted, region.n_pairs).flatten()
     free = region.n_free.repeat(k)
-    stored = size if pairs.directed else size // 2
-    bound = sum(int(stored * r) + n for r in rates)
+    bound = sum(int(size * r) + n for r in rates)
     counter = blocks.counter.repeat(k) * _COPIES + number.repeat_interleave(n)
     drawn = draw_distinct(counter, free, torch.minimum(wanted, free), bound, draw.fork("add"))
     graph = torch.arange(n, device=number.device).repeat(k)

@@ -171,6 +171,8 @@ def test_dense_and_empty_graphs_get_what_is_possible():
         [4, 1, 0, 0, 1],
         [6, 1, 0, 0, 1],
     ]
+    for view in views_of(source, rows=[3])[0]:  # nothing but one node
+        assert view.x.edge_index.tolist() == [[0], [0]]
     assert float(made[-1].params["distance"][4]) == 2  # all over the graph there is room for another edge
 
 

@@ -63,13 +63,13 @@ def recipe(nodes: Path, tasks: list[dict[str, Any]], seed: int) -> dict[str, Any
     }
 
 
-def scores(nodes: Path, tasks: list[dict[str, Any]], seed: int) -> tuple[float, Any]:
+def scores(nodes: Path, tasks: list[dict[str, Any]], seed: int, source: Any = None) -> tuple[float, Any]:
     """Test accuracy of the jointly trained classifier at its best validation accuracy, and the data."""
     from ssl_domains.recipe.build import build
     from ssl_domains.recipe.check import read_recipe
     from ssl_domains.training import make_trainer
 
-    experiment = build(read_recipe(recipe(nodes, tasks, seed)))
+    experiment = build(read_recipe(recipe(nodes, tasks, seed)), source)
     make_trainer(experiment, None, progress=False).fit()
     source = experiment.source
     batch = source.fetch(source.splits["test"])
@@ -97,7 +97,7 @@ def run(seeds: int) -> Result:
             nodes = with_split(Path(folder), seed)
             source = None
             for name, tasks in TASKS.items():
-                score, source = scores(nodes, tasks, seed)
+                score, source = scores(nodes, tasks, seed, source)
                 values.setdefault(f"GCN, {name}", []).append(score)
             for name, score in baselines(source).items():
                 values.setdefault(name, []).append(score)

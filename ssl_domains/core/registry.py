@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 KINDS = (
     "domain", "method", "objective", "encoder", "views", "mask", "sampler", "optimizer", "schedule", "probe",
+    "task",
 )  # fmt: skip
 
 C = TypeVar("C", bound=type)

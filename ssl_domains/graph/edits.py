@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from ssl_domains.core.batch import Batch, View
 from ssl_domains.core.interfaces import Source, Views
@@ -56,7 +57,9 @@ class GraphEdits(Views):
     The features of ``int(mask * n)`` of the region's n nodes are hidden, others in each copy and in
     the original as well, so that features do not tell them apart. Added edges take features of
     random edges of the data, both directions the same. Nothing is edited in a graph without edges:
-    its distance is 0, and D-SLA leaves it out.
+    its distance is 0, and D-SLA leaves it out. Degrees as node features and the features of
+    self-loops follow the edits; other features that tell the structure (an atom's ring or number
+    of neighbours) do not, and give the original away where they are not hidden: leave them out.
 
     Args:
         spec: of the data; samples must be graphs.
@@ -107,6 +110,7 @@ class GraphEdits(Views):
             )
         self.copies, self.strength, self.hops, self.mask = copies, strength, hops, mask
         self.strong, self.strong_factor, self.directed = strong, strong_factor, spec.directed
+        self.self_loops, self.degree_cap = spec.self_loops, spec.degree_cap
         self.n_views = 1 + copies + strong
         self.banks: dict[str, Tensor] = {}
 
@@ -121,7 +125,8 @@ class GraphEdits(Views):
     def __call__(self, batch: Batch, draw: Draw) -> list[View]:
         """The original, the copies from weak to strong, and last the strong one."""
         x, blocks = batch.x, Blocks(batch.x, batch.index)
-        pairs = Pairs.of(blocks, self.directed)
+        n_edges = x.edge_index.shape[1] - (len(x.x) if self.self_loops else 0)
+        pairs = Pairs.of(blocks, self.directed, max(n_edges if self.directed else n_edges // 2, 1))
         member = self._member(blocks, pairs, draw.fork("center"))
         whole = torch.ones_like(member)
         weak = Region.of(blocks, pairs, member)
@@ -136,8 +141,9 @@ class GraphEdits(Views):
         for change, role in zip(changes, ("edited", "strong")):
             for k, distance in enumerate(change.distance):
                 at = draw.fork(f"features {role} {k}").at(_pair_number(blocks, pairs))
-                copied = self._rewired(self._masked(x, hidden[len(made)]), blocks, pairs, change, k, at)
-                made.append(View(copied, role, self._params(hidden[len(made)], distance)))
+                copied = self._rewired(x, blocks, pairs, change, k, at)
+                own = hidden[len(made)]
+                made.append(View(self._masked(copied, own), role, self._params(own, distance)))
         return made
 
     def _member(self, blocks: Blocks, pairs: Pairs, draw: Draw) -> Tensor:
@@ -172,23 +178,37 @@ class GraphEdits(Views):
         return out
 
     def _rewired(self, x: Any, blocks: Blocks, pairs: Pairs, change: Change, k: int, at: Draw) -> Any:
-        """``x`` with the edges of copy k; self-loops stay."""
-        size = len(pairs.real)
-        row = pairs.of_edge.clamp_max(max(size - 1, 0))
+        """``x`` with the edges of copy k, and with what was computed from edges computed anew."""
+        out = copy.copy(x)
+        row = pairs.of_edge.clamp_max(len(pairs.real) - 1)
         gone = change.removed[k][row] & ~blocks.loops
         new = gone & change.filled[k][row]
         a, b = change.a[k][row], change.b[k][row]
         source = torch.where(new, torch.where(pairs.forward, a, b), blocks.source)
         target = torch.where(new, torch.where(pairs.forward, b, a), blocks.target)
         keep = new | ~gone
-        x.edge_index = torch.stack([source, target])[:, keep]
+        out.edge_index = torch.stack([source, target])[:, keep]
         for name in ("edge_attr", "edge_weight"):
             values = x.get(name)
             if values is not None:
                 given = self._bank(name, values)
                 drawn = given[at.randint(len(given))[row]]
                 fresh = new if values.ndim == 1 else new[:, None]
-                x[name] = torch.where(fresh, drawn, values)[keep]
+                out[name] = torch.where(fresh, drawn, values)[keep]
+        return self._consistent(out, blocks.loops[keep])
+
+    def _consistent(self, x: Any, loops: Tensor) -> Any:
+        """Degrees as node features, and the mean of a node's edges as the features of its self-loop, as
+        the source computes them: left as they were, they would tell which graph is the original."""
+        n, target = len(x.x), x.edge_index[1]
+        count = torch.zeros(n, dtype=torch.int64, device=target.device).index_add(0, target, (~loops).long())
+        if self.degree_cap is not None:
+            x.x = one_hot(count.clamp_max(self.degree_cap), x.x.shape[1]).to(x.x.dtype)
+        attr = x.get("edge_attr")
+        if attr is not None and self.self_loops:
+            total = attr.new_zeros(n, attr.shape[1]).index_add(0, target, attr * ~loops[:, None])
+            mean = total / count.clamp_min(1)[:, None].to(attr.dtype)
+            x.edge_attr = torch.where(loops[:, None], mean[target], attr)
         return x
 
     def _bank(self, name: str, values: Tensor) -> Tensor:
@@ -222,8 +242,7 @@ def edit(blocks: Blocks, pairs: Pairs, region: Region, rates: list[float], draw:
     wanted = (region.n_pairs * rate + 1e-9).floor().long().clamp_min(1)  # [K, G]
     wanted = torch.minimum(wanted, region.n_pairs).flatten()
     free = region.n_free.repeat(k)
-    stored = size if pairs.directed else size // 2
-    bound = sum(int(stored * r) + n for r in rates)
+    bound = sum(int(size * r) + n for r in rates)
     counter = blocks.counter.repeat(k) * _COPIES + number.repeat_interleave(n)
     drawn = draw_distinct(counter, free, torch.minimum(wanted, free), bound, draw.fork("add"))
     graph = torch.arange(n, device=number.device).repeat(k)

@@ -47,27 +47,43 @@ class Pairs:
     directed: bool
 
     @classmethod
-    def of(cls, blocks: Blocks, directed: bool) -> Pairs:
-        """From the edges of a batch, stored in any order; duplicates fall into one row."""
+    def of(cls, blocks: Blocks, directed: bool, size: int | None = None) -> Pairs:
+        """From the edges of a batch, stored in any order; duplicates fall into one row.
+
+        Args:
+            blocks: the batch.
+            directed: see above.
+            size: P, at least the number of pairs; None: the number of stored edges.
+
+        Raises:
+            ValueError: there are more pairs than ``size`` (on an accelerator: a device-side assertion).
+        """
         n, source, target = len(blocks.owner), blocks.source, blocks.target
         low, high = torch.minimum(source, target), torch.maximum(source, target)
         key = source * n + target if directed else low * n + high
         ranked, order = key.masked_fill(blocks.loops, LAST).sort(stable=True)
         new = torch.ones_like(ranked, dtype=torch.bool)
         new[1:] = ranked[1:] != ranked[:-1]
-        size = len(key)
+        size = len(key) if size is None else size
+        _check_size(new.sum() - blocks.loops.any().long() <= size)
         row = torch.empty_like(key)
         row[order] = new.cumsum(0) - 1
         row = row.masked_fill(blocks.loops, size)
-        place = row.clamp_max(size - 1) if size else row
-        first, second = torch.zeros_like(key), torch.zeros_like(key)
-        ends = (source, target) if directed else (low, high)
-        at = torch.where(blocks.loops, size, place)  # self-loops go to a row that is cut off
-        a = torch.cat([first, first.new_zeros(1)]).index_put_((at,), ends[0])[:size]
-        b = torch.cat([second, second.new_zeros(1)]).index_put_((at,), ends[1])[:size]
+        ends = torch.stack((source, target) if directed else (low, high))
+        a, b = ends.new_zeros(2, size + 1).index_put_(
+            (torch.arange(2, device=row.device)[:, None], row), ends
+        )
+        a, b = a[:size], b[:size]  # the row behind the last took the self-loops
         real = a != b  # rows that nothing was written to hold (0, 0)
         forward = torch.ones_like(blocks.loops) if directed else source <= target
         return cls(row, forward, a, b, blocks.owner[a], real, directed)
+
+
+def _check_size(enough: Tensor) -> None:
+    if enough.device.type == "cuda":
+        torch._assert_async(enough, "an undirected graph stores both directions of each edge")
+    elif not bool(enough):
+        raise ValueError("views 'graph_edits': an undirected graph must store both directions of each edge")
 
 
 @dataclass

@@ -118,6 +118,7 @@ KINDS = {
     "optimizers": "optimizer",
     "schedules": "schedule",
     "probes": "probe",
+    "tasks": "task",
 }
 
 

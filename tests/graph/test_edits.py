@@ -149,6 +149,42 @@ def test_features_of_added_edges_follow_the_data():
     assert np.abs(strong.x.edge_attr.mean(0).numpy() - share).max() < 0.06
 
 
+def test_self_loops_have_the_mean_of_the_edges_of_each_copy():
+    source = tree_source(attr=True)
+    made, _ = views_of(source, hops=None)
+    for view in made:
+        ends, attr = view.x.edge_index, view.x.edge_attr
+        loops = ends[0] == ends[1]
+        for node in range(0, len(view.x.x), 7):
+            mine = attr[~loops & (ends[1] == node)]
+            wanted = mine.mean(0) if len(mine) else torch.zeros(3)
+            assert torch.allclose(attr[loops & (ends[1] == node)][0], wanted, atol=1e-6)
+
+
+def test_degrees_as_features_follow_the_edits():
+    graphs = [Data(edge_index=torch.tensor(list(nx.cycle_graph(8).edges)).T, num_nodes=8) for _ in range(3)]
+    source = GraphDomain().open(graphs)
+    assert source.spec.degree_cap is not None
+    made, _ = views_of(source, rows=range(3), hops=None, mask=0.0)
+    for view in made:
+        ends = view.x.edge_index
+        degree = torch.bincount(ends[1][ends[0] != ends[1]], minlength=24).clamp_max(source.spec.degree_cap)
+        assert torch.equal(view.x.x.argmax(1), degree)
+
+
+def test_molecules(tmp_path):
+    pytest.importorskip("rdkit")
+    (tmp_path / "few.smi").write_text("CC(=O)Oc1ccccc1C(=O)O a\nCN1C=NC2=C1C(=O)N(C(=O)N2C)C b\nC c\nCCO d\n")
+    source = GraphDomain().open(str(tmp_path / "few.smi"), atoms=["element"], bonds=["type"])
+    made, _ = views_of(source, rows=range(4))
+    for view in made[1:]:
+        base, mine = (edges_of(v.x, 0) for v in (made[0], view))
+        assert len(base ^ mine) == float(view.params["distance"][0]) > 0
+        assert float(view.params["distance"][2]) == 0  # methane: one atom
+        loops = view.x.edge_index[0] == view.x.edge_index[1]
+        assert (view.x.edge_attr[~loops].sum(1) == 1).all()  # every bond has one type
+
+
 def test_dense_and_empty_graphs_get_what_is_possible():
     def complete(n):
         return torch.tensor([[i, j] for i in range(n) for j in range(n) if i != j]).T
@@ -171,6 +207,8 @@ def test_dense_and_empty_graphs_get_what_is_possible():
         [4, 1, 0, 0, 1],
         [6, 1, 0, 0, 1],
     ]
+    for view in views_of(source, rows=[3])[0]:  # nothing but one node
+        assert view.x.edge_index.tolist() == [[0], [0]]
     assert float(made[-1].params["distance"][4]) == 2  # all over the graph there is room for another edge
 
 

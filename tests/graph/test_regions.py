@@ -58,6 +58,12 @@ def test_edges_become_pairs_whatever_their_order(graph_source, directed):
             assert ends == ((u, v) if forward else (v, u))
 
 
+def test_an_edge_without_its_reverse_is_refused(graph_source):
+    _, blocks = blocks_of(graph_source, [3])
+    with pytest.raises(ValueError, match="both directions"):
+        Pairs.of(blocks, True, size=int((~blocks.loops).sum()) // 2)
+
+
 @pytest.mark.parametrize("directed", [False, True])
 def test_free_pairs_are_all_pairs_without_an_edge(graph_source, directed):
     x, blocks = blocks_of(graph_source, [4, 1, 7])

@@ -115,7 +115,7 @@ def read_ids(reader: Reader, options: EntityOptions) -> pa.Array:
     Raises:
         DataError: no such column, an empty table, a missing id, or an id that stands twice.
     """
-    require(options.key, f"data.{options.name}s, the id of a {options.name}", reader)
+    require(options.key, f"the id column of data.{options.name}s", reader)
     chunks = [texts(batch.column(options.key)) for batch in reader.batches([options.key])]
     ids = pa.concat_arrays(chunks) if chunks else pa.array([], pa.string())
     if not len(ids):

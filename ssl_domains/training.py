@@ -292,6 +292,8 @@ def evaluate_run(
         key: old[key] for key in ("recipe", "training", "findings", "own_data") if key in old
     }
     summary = {**_identity(experiment), **kept}
+    if experiment.views is not None:
+        experiment.views.prepare(experiment.source)
     return _measure(experiment, loaded.encoder, directory, summary, progress)
 
 

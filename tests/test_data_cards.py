@@ -34,7 +34,7 @@ def arguments(facts: dict[str, Any]) -> dict[str, Any]:
     """Keyword arguments of the domain's ``open``; skips, with the command, where the data are not there."""
     package = facts.get("package")
     if package and importlib.util.find_spec(package) is None:
-        pytest.skip(f"wants the package {package}: pip install {package}")
+        pytest.skip(f"wants the package {package}: {facts.get('install', f'pip install {package}')}")
     if "open" not in facts:
         given = {"source": facts["source"]}
         said = ("label", "exclude") if facts["domain"] == "tabular" else ()
@@ -56,7 +56,7 @@ def test_front_matter_is_complete(card: Path) -> None:
     assert not missing, f"{card.name} lacks {missing}"
     assert facts["name"] == card.stem
     assert facts["domain"] in ("tabular", "graph")
-    assert facts["task"] in ("classification", "regression", "multilabel")
+    assert facts["task"] in ("classification", "regression", "multilabel", "retrieval")
     assert "rows" in facts or "nodes" in facts, f"{card.name} gives neither rows nor nodes"
     assert {"columns", "sha256"} & set(facts), f"{card.name} has no schema or checksum"
     problems = re.search(r"^## Known problems\n+((?:- .+|  .+|\n)+)", body, re.MULTILINE)
@@ -89,6 +89,9 @@ def test_data_are_what_the_card_says(card: Path) -> None:
     count, exact = samples(facts)
     # What is made from an installed package moves with its version.
     assert abs(len(source) - count) <= (0 if exact else 0.2 * count)
+    if facts["task"] == "retrieval":
+        check_interactions(facts, source)
+        return
     assert source.task == facts["task"]
     classes = facts.get("classes")
     if exact and classes:
@@ -100,6 +103,16 @@ def test_data_are_what_the_card_says(card: Path) -> None:
     batch = source.fetch(source.splits["train"][:4])
     assert len(batch) == 4
     check_checksum(facts)
+
+
+def check_interactions(facts: dict[str, Any], source: Any) -> None:
+    """Interactions have no label: what is asked is which items the held-out ones name."""
+    opened = facts["open"]
+    named = {opened[key].split(":")[0] for key in ("user", "item", "time")}
+    assert named < set(facts["columns"])
+    assert len(source.retrieval("test").rows) > 0
+    rows = np.concatenate(list(source.splits.values()))
+    assert len(np.unique(rows)) == len(rows) == len(source)
 
 
 def check_columns(facts: dict[str, Any], source: Any) -> None:

@@ -94,6 +94,10 @@ class TableSource:
         label = None if self.labels is None else torch.from_numpy(np.array(self.labels[rows]))
         return Batch(x, torch.from_numpy(rows), label)
 
+    def cells(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Standardised numbers ``[n, Dn]`` float32 (NaN missing) before scaling, and codes ``[n, Dc]``."""
+        return self._numeric.rows(rows), self._codes.rows(rows)
+
     def raw_features(self, indices: np.ndarray) -> np.ndarray:
         """``[n, F]`` float32: standardised numbers with the train mean where missing, then one-hot
         categories (missing ones, too), the 64 most frequent of each column."""

@@ -6,20 +6,18 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Domain
 from ssl_domains.core.registry import domain
 from ssl_domains.tabular.data import TableOptions, TableSource, open_table
-from ssl_domains.tabular.plan import PlanOptions
+from ssl_domains.tabular.plan import PlanOptions, name_list
 from ssl_domains.tabular.readers import open_reader
+from ssl_domains.tabular.recommendation.entities import EntitySource
+from ssl_domains.tabular.recommendation.interactions import InteractionSource
+from ssl_domains.tabular.recommendation.opening import open_new, open_recommendation, recipe_lines
+from ssl_domains.tabular.recommendation.spec import RecommendationSpec
 from ssl_domains.tabular.schema import check_schema, read_schema, reuse, write_schema
 from ssl_domains.tabular.spec import TableSpec
-
-
-def _names(value: str | Sequence[str] | None) -> tuple[str, ...]:
-    """One name, several, or none."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
 
 
 @domain("tabular")
@@ -53,8 +51,21 @@ class Tabular(Domain):
         schema: str | None = None,
         seed: int = 0,
         limit: int | None = None,
-    ) -> TableSource:
+        item: str | None = None,
+        user: str | None = None,
+        time: str | None = None,
+        items: Any = None,
+        users: Any = None,
+        item_key: str | None = None,
+        user_key: str | None = None,
+        lists: Mapping[str, str | None] | None = None,
+        unknown: str = "error",
+        head: float = 0.1,
+    ) -> TableSource | InteractionSource:
         """Opens a table; column types are inferred and fitted on the train rows.
+
+        With ``item`` and ``user`` the table holds interactions, and the features are those of
+        ``items`` and ``users``.
 
         Args:
             source: a path (CSV, TSV, Parquet, Arrow or Feather, DuckDB, SQLite), a folder or a
@@ -78,22 +89,38 @@ class Tabular(Domain):
                 categories are checked against the table and used; nothing is fitted.
             seed: of the split.
             limit: use the first rows only.
+            item: of interactions: the column of item ids.
+            user: of interactions: the column of user ids.
+            time: of interactions: a column of numbers or dates; each user's last ones are held out.
+            items: table of the items, read as ``source`` is; without it items are known by their id alone.
+            users: table of the users.
+            item_key: the id column of ``items``, when it is not called as in the interactions.
+            user_key: the id column of ``users``, when it is not called as in the interactions.
+            lists: columns of ``items`` and ``users`` with several values a row, and their separator,
+                ``{genres: "|"}``; Arrow lists are found by themselves.
+            unknown: interactions that name users or items which their table lacks: ``error`` or ``drop``.
+            head: share of the items, the most frequent ones, that is scored apart from the tail.
 
         Raises:
             DataError: one sentence with file, row or column, and what to do.
         """
+        if item is not None or user is not None:
+            return open_recommendation(locals())
+        for key, value in (("time", time), ("items", items), ("users", users), ("lists", lists)):
+            if value is not None:
+                raise DataError(f"data.{key} speaks of interactions; give data.user and data.item, too")
         text = [name for name, kind in (columns or {}).items() if kind == "categorical"]
         reader = open_reader(source, query, table, text)
         plan = PlanOptions(
             columns=dict(columns or {}),
-            exclude=_names(exclude),
-            include=None if include is None else _names(include),
+            exclude=name_list(exclude),
+            include=None if include is None else name_list(include),
             max_categories=max_categories,
             scaling=scaling,
             inf=inf,
             seed=seed,
         )
-        options = TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan)
+        options = TableOptions(name_list(label), task, id, split, valid, test, seed, limit, plan)
         if schema is None:
             return open_table(reader, options)
         taken = [*options.label, *(name for name in (id, split) if name)]
@@ -101,13 +128,15 @@ class Tabular(Domain):
         check_schema(known, reader, plan, str(schema))
         return open_table(reader, options, known)
 
-    def spec_from_dict(self, values: dict[str, Any]) -> TableSpec:
-        """Reads a :class:`TableSpec` back."""
+    def spec_from_dict(self, values: dict[str, Any]) -> TableSpec | RecommendationSpec:
+        """Reads a :class:`TableSpec` or :class:`RecommendationSpec` back."""
+        if "recommendation" in values:
+            return RecommendationSpec.from_dict(values)
         return TableSpec.from_dict(values)
 
     def embed_source(  # type: ignore[override]
         self,
-        spec: TableSpec,
+        spec: TableSpec | RecommendationSpec,
         source: Any,
         label: str | Sequence[str] | None = None,
         task: str | None = None,
@@ -121,8 +150,10 @@ class Tabular(Domain):
         seed: int = 0,
         limit: int | None = None,
         **fitted: Any,
-    ) -> TableSource:
+    ) -> TableSource | EntitySource:
         """Opens new rows with a fitted spec; all of them are "train" unless split.
+
+        Towers of users and items take a table of one of both, told by its id column.
 
         Columns that the spec does not know are ignored, new categories get the code of unseen
         ones. Arguments as of :meth:`open`; those that only matter for fitting (``columns``,
@@ -132,10 +163,12 @@ class Tabular(Domain):
         Raises:
             DataError: a column that the encoder needs is not there.
         """
+        if isinstance(spec, RecommendationSpec):
+            return open_new(spec, source, PlanOptions(scaling=spec.item.table.scaling, inf=inf), limit)
         text = [column.source for column in spec.categorical]
         reader = open_reader(source, query, table, text)
         plan = PlanOptions(scaling=spec.scaling, inf=inf)
-        options = TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan)
+        options = TableOptions(name_list(label), task, id, split, valid, test, seed, limit, plan)
         return open_table(reader, options, spec)
 
     def inspect(  # type: ignore[override]
@@ -144,6 +177,12 @@ class Tabular(Domain):
         """The card, and the recipe lines that use the table; ``schema_out`` is a file to write the
         fitted columns to."""
         opened = self.open(source, **data)
+        if isinstance(opened, InteractionSource):
+            if schema_out is not None:
+                raise DataError(
+                    "a schema holds the columns of one table; write it for the items or the users alone"
+                )
+            return opened.card(), recipe_lines(source, data, opened)
         if schema_out is not None:
             write_schema(opened.spec, os.fspath(schema_out))
         where = os.fspath(source) if isinstance(source, str | os.PathLike) else "table.parquet"

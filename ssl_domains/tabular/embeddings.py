@@ -178,6 +178,10 @@ class ColumnTokens(nn.Module):
         n_bins: int = 64,
     ) -> None:
         super().__init__()
+        if not isinstance(spec, TableSpec):
+            raise ValueError(
+                "this encoder reads the rows of one table; interactions need encoder 'two_tower'"
+            )
         if numeric not in ("linear", "periodic", "piecewise"):
             raise ValueError(f"encoder.numeric must be linear, periodic or piecewise, got {numeric!r}")
         self.numbers: nn.Module | None = None

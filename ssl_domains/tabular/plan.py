@@ -32,6 +32,21 @@ class PlanOptions:
     seed: int = 0
 
 
+def name_list(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One name, several, or none."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+class NoColumns(DataError):
+    """No column of a table can be a token; ``dropped`` says why, by name."""
+
+    def __init__(self, text: str, dropped: dict[str, str]) -> None:
+        super().__init__(text)
+        self.dropped = dropped
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """``; did you mean 'x'?`` and the names that there are."""
     names = list(names)
@@ -103,8 +118,9 @@ def fit_spec(reader: Reader, train: np.ndarray, options: PlanOptions, taken: Seq
     dropped = {name: dropped[name] for name in names if name in dropped}
     if not columns:
         reasons = "; ".join(f"{name}: {why}" for name, why in list(dropped.items())[:5])
-        raise DataError(
-            f"{reader.name} has no usable column ({reasons}); add columns that vary, or set data.columns"
+        raise NoColumns(
+            f"{reader.name} has no usable column ({reasons}); add columns that vary, or set data.columns",
+            dropped,
         )
     numeric = tuple(column for column in columns if column.kind == "numeric")
     categorical = tuple(column for column in columns if column.kind == "categorical")

@@ -17,7 +17,7 @@ from ssl_domains.core.errors import DataError
 from ssl_domains.core.packaged import locate
 
 BATCH_ROWS = 65_536
-TEXT = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": None}
+TEXT = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": None, ".inter": "\t", ".item": "\t", ".user": "\t"}
 PARQUET = (".parquet", ".pq")
 ARROW = (".arrow", ".feather", ".ipc")
 DATABASE = (".db", ".duckdb", ".sqlite", ".sqlite3")

@@ -13,7 +13,7 @@ from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Source, Views
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import views
-from ssl_domains.tabular.spec import FIRST_CATEGORY
+from ssl_domains.tabular.spec import FIRST_CATEGORY, TableSpec
 
 Row = dict[str, Tensor]
 
@@ -70,6 +70,17 @@ def _clean(batch: Batch, n: int) -> View:
 class _ColumnViews(Views):
     """Views that record ``params["corrupted"]``, one boolean a column."""
 
+    def prepare(self, source: Source) -> None:
+        """Looks whether there are columns.
+
+        Raises:
+            DataError: the data are interactions, whose rows have no cells of their own.
+        """
+        if not isinstance(source.spec, TableSpec):
+            raise DataError(
+                "these views change the cells of one table; interactions need views feature_masking"
+            )
+
     def target_width(self, name: str, spec: Any) -> int:
         """N, the number of columns, for ``corrupted``.
 
@@ -108,6 +119,7 @@ class ColumnCorruption(_ColumnViews):
 
     def prepare(self, source: Source) -> None:
         """Takes the reservoir: the same training rows each time."""
+        super().prepare(source)
         train = np.asarray(source.splits["train"])
         if len(train) > self.size:
             train = np.sort(np.random.default_rng(0).choice(train, self.size, replace=False))
@@ -161,6 +173,7 @@ class ColumnNoise(_ColumnViews):
 
     def prepare(self, source: Source) -> None:
         """Learns how many categories each column has."""
+        super().prepare(source)
         sizes = [size - FIRST_CATEGORY for size in source.spec.cardinalities]
         self._categories = torch.tensor(sizes, dtype=torch.int64)
 

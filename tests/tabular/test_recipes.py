@@ -11,7 +11,13 @@ import ssl_domains
 from ssl_domains.recipe.locate import recipe_folder
 from ssl_domains.tabular.domain import Tabular
 
-RECIPES = sorted(path.stem for path in (recipe_folder() / "tabular").glob("*.yaml"))
+
+def of_one_table(path):
+    """True but for recipes whose data are interactions: another table cannot take their place."""
+    return "item" not in yaml.safe_load(path.read_text())["data"]
+
+
+RECIPES = sorted(path.stem for path in (recipe_folder() / "tabular").glob("*.yaml") if of_one_table(path))
 CARD = Path(__file__).parents[2] / "data_cards" / "randhie.md"
 
 

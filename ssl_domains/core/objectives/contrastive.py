@@ -40,6 +40,8 @@ class InfoNCE(Objective):
       ``query_negatives`` and ``weights``
     * brain decoding (2208.12266): ``normalize="key", temperature=1``, and often ``gather=False``
     * DCL (2110.06848): ``decoupled``
+    * batch softmax over items, corrected by their frequency q (Yi et al., RecSys 2019): ``weights = 1 / q``,
+      ``[1, G]``, which takes ``ln q`` off every logit of an item
 
     The work is done in blocks of anchors and the gradient is formed with the value, so memory
     does not grow with the square of the batch. Logits are float32 (float64 for float64

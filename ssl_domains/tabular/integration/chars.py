@@ -13,7 +13,7 @@ from torch import Tensor
 from ssl_domains.tabular.convert import texts
 
 SPACE = 32
-BUCKETS = 2048
+BUCKETS = 1024
 """Buckets of hashed n-grams. Fixed, because their weights are fitted and travel with the spec."""
 NGRAMS = (2, 3, 4)
 _EDGE = 2  # stands before the first and after the last character of a cell, and for a space

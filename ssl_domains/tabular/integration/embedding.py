@@ -17,7 +17,7 @@ _CHUNK = 8192
 
 
 class HashedNgrams(nn.Module):
-    """Hashed n-grams weighted by rarity, of length 1: ``[..., 2048]``. Nothing is learned here.
+    """Hashed n-grams weighted by rarity, of length 1: ``[..., 1024]``. Nothing is learned here.
 
     Two cells have a high cosine when they share rare n-grams, so it knows typos and word order, and
     nothing of meaning.
@@ -35,9 +35,8 @@ class HashedNgrams(nn.Module):
 
     @torch.no_grad()
     def forward(self, chars: Tensor) -> Tensor:
-        """``[..., L]`` code points to ``[..., 2048]`` float32; a missing cell gives zeros."""
-        counts = hashed_ngrams(chars)
-        return F.normalize(counts.sign() * counts.abs().sqrt() * self.idf, dim=-1)
+        """``[..., L]`` code points to ``[..., 1024]`` float32; a missing cell gives zeros."""
+        return F.normalize(hashed_ngrams(chars).mul_(self.idf), dim=-1)
 
 
 class PretrainedText(nn.Module):
@@ -61,9 +60,7 @@ class PretrainedText(nn.Module):
     @torch.no_grad()
     def forward(self, chars: Tensor) -> Tensor:
         """``[..., L]`` code points to ``[..., width]`` float32 of length 1; a missing cell gives zeros."""
-        texts = [
-            "".join(map(chr, row[row > 0])) for row in chars.reshape(-1, chars.shape[-1]).cpu().numpy()
-        ]
+        texts = ["".join(map(chr, row[row > 0])) for row in chars.reshape(-1, chars.shape[-1]).cpu().numpy()]
         new = [text for text in dict.fromkeys(texts) if text and text not in self._cache]
         if len(self._cache) + len(new) > self.most:
             self._cache.clear()
@@ -106,7 +103,9 @@ class MiniLM(PretrainedText):
 
         place = str(next(folder.rglob("config.json")).parent)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(place, local_files_only=True)
-        self._model: list[Any] = [AutoModel.from_pretrained(place, local_files_only=True).eval()]  # no submodule
+        self._model: list[Any] = [
+            AutoModel.from_pretrained(place, local_files_only=True).eval()
+        ]  # no submodule
 
     @torch.no_grad()
     def embed(self, texts: list[str]) -> np.ndarray:

@@ -14,7 +14,7 @@ from ssl_domains.core.interfaces import Encoder
 from ssl_domains.core.layout import Set
 from ssl_domains.core.registry import encoder
 from ssl_domains.tabular.integration.embedding import HashedNgrams, MiniLM, PretrainedText, WordLlama
-from ssl_domains.tabular.integration.matcher import PairMatcher
+from ssl_domains.tabular.integration.matcher import PairMatcher, Row
 from ssl_domains.tabular.integration.spec import TextTableSpec
 
 TextModel = Literal["ngrams", "wordllama", "minilm"]
@@ -32,7 +32,7 @@ class TextCells(Encoder):
         spec: a table of texts (``data.cells: text``).
         text: ``ngrams``: hashed character n-grams, nothing to install; ``wordllama`` or ``minilm``: a
             pretrained model that comes as a package. The paper's is DeBERTa-v3 base.
-        width: D. Default 128 (the paper: 768).
+        width: D. Default 64 (the paper: 768, that of its language model).
         column_width: numbers a column that reach the classifier's MLP.
         hidden: widths of that MLP. Default that of the paper.
         dropout: in that MLP. Default 0.2 (the paper's).
@@ -44,7 +44,7 @@ class TextCells(Encoder):
         self,
         spec: TextTableSpec,
         text: TextModel = "ngrams",
-        width: int = 128,
+        width: int = 64,
         column_width: int = 64,
         hidden: Sequence[int] = (512, 256, 128),
         dropout: float = 0.2,
@@ -70,19 +70,13 @@ class TextCells(Encoder):
         states = [raw, tokens] if layers else None
         return Encoded(Tokens(tokens, Set(self.spec.n_columns), missing), pooled, states)
 
-    def match(self, a: Encoded, b: Encoded, offset: Tensor | None = None) -> Tensor:
-        """``[P]`` logits that row p of ``a`` and of ``b`` speak of the same thing.
+    def rows(self, tokens: Tensor, missing: Tensor) -> Row:
+        """Rows that can be compared, from tokens ``[R, m, D]`` and ``[R, m]`` missing cells."""
+        return self.matcher.rows(tokens, missing)
 
-        Args:
-            a, b: from :meth:`forward`.
-            offset: ``[P, m, D]`` added to the tokens of ``a``.
-        """
-        first = a.tokens.values if offset is None else a.tokens.values + offset
-        return self.match_tokens(first, b.tokens.values, _padding(a), _padding(b))
-
-    def match_tokens(self, a: Tensor, b: Tensor, missing_a: Tensor, missing_b: Tensor) -> Tensor:
-        """:meth:`match` on tokens ``[P, m, D]`` and ``[P, m]`` missing cells."""
-        return self.matcher(a, b, missing_a, missing_b)
+    def match(self, a: Row, b: Row) -> Tensor:
+        """``[P]`` logits that row p of ``a`` and of ``b`` speak of the same thing."""
+        return self.matcher(a, b)
 
     def layout(self, x: dict[str, Tensor]) -> Set:
         """A set of m columns."""
@@ -133,9 +127,3 @@ class CellPredictor(nn.Module):
         grid = F.relu(self.row(encoded.pooled)[:, None] + self.columns)
         padding = None if x is None else x["missing"]
         return Tokens(self.out(grid), padding=padding).select(mask)
-
-
-def _padding(encoded: Encoded) -> Tensor:
-    padding = encoded.tokens.padding
-    assert padding is not None
-    return padding

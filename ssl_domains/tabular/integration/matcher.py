@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Row:
+    """Rows, ready to be compared: all that does not depend on the partner.
+
+    Attributes:
+        cells: ``[R, m, D]``, zeros where missing.
+        x: ``[R, m, D]`` cells with the code of their column.
+        query, key, value: ``[R, m, D]`` of the attention.
+        missing: ``[R, m]`` bool.
+    """
+
+    cells: Tensor
+    x: Tensor
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    missing: Tensor
+
+    def take(self, index: Tensor) -> Row:
+        """Some rows, or some more than once."""
+        return Row(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 class PairAttention(nn.Module):
@@ -30,17 +55,20 @@ class PairAttention(nn.Module):
         same = (row[:, None] == row) * 2 + (column[:, None] == column)
         self.register_buffer("relation", same.long(), persistent=False)
 
-    def weights(self, x: Tensor, missing: Tensor) -> Tensor:
+    def weights(self, a: Row, b: Row) -> Tensor:
         """``[P, 2m, 2m]``: how much of each cell (last axis) another takes in; 0 for missing ones."""
-        score = self.query(x) @ self.key(x).transpose(1, 2) * x.shape[-1] ** -0.5
-        score = score.float() + self.bias.float()[self.relation]
-        score = score.masked_fill(missing[:, None], torch.finfo(torch.float32).min)
-        return score.softmax(dim=-1).masked_fill(missing[:, None], 0.0)  # also where all are missing
+        query, key = torch.cat([a.query, b.query], dim=1), torch.cat([a.key, b.key], dim=1)
+        missing = torch.cat([a.missing, b.missing], dim=1)[:, None]
+        score = (query @ key.transpose(1, 2)).float() * query.shape[-1] ** -0.5
+        score = (score + self.bias.float()[self.relation]).masked_fill(
+            missing, torch.finfo(torch.float32).min
+        )
+        return score.softmax(dim=-1).masked_fill(missing, 0.0)  # also where all are missing
 
-    def forward(self, x: Tensor, missing: Tensor) -> Tensor:
-        """Cells ``[P, 2m, D]`` and ``[P, 2m]`` to ``[P, 2m, D]``."""
-        value = self.value(x)
-        return self.weights(x, missing).to(value.dtype) @ value
+    def forward(self, a: Row, b: Row) -> Tensor:
+        """``[P, 2m, D]`` of the cells of both rows."""
+        value = torch.cat([a.value, b.value], dim=1)
+        return self.weights(a, b).to(value.dtype) @ value
 
 
 class PairMatcher(nn.Module):
@@ -83,36 +111,32 @@ class PairMatcher(nn.Module):
             size = hidden_width
         self.mlp = nn.Sequential(*layers, nn.Linear(size, 1))
 
-    def forward(self, a: Tensor, b: Tensor, missing_a: Tensor, missing_b: Tensor) -> Tensor:
-        """Logits ``[P]``.
+    def rows(self, cells: Tensor, missing: Tensor) -> Row:
+        """Rows ``[R, m, D]`` with ``[R, m]`` missing cells; what stands in those changes nothing."""
+        cells = cells.masked_fill(missing[..., None], 0.0)
+        x = cells + self.columns
+        attention = self.attention
+        return Row(cells, x, attention.query(x), attention.key(x), attention.value(x), missing)
 
-        Args:
-            a, b: ``[P, m, D]`` cells of the first and second rows.
-            missing_a, missing_b: ``[P, m]`` bool; what stands in missing cells changes nothing.
-        """
-        missing = torch.cat([missing_a, missing_b], dim=1)
-        cells = torch.cat([a, b], dim=1).masked_fill(missing[..., None], 0.0)
-        x = cells + self.columns.repeat(2, 1)
-        x = self.norm(x + self.attention(x, missing)).masked_fill(missing[..., None], 0.0)
-        first, second = x.split(self.n_columns, dim=1)
-        both = (~missing_a & ~missing_b)[..., None]
-        flags = torch.stack([both[..., 0], missing_a ^ missing_b, missing_a & missing_b], dim=-1)
-        features = [
-            (first - second).abs().masked_fill(~both, 0.0),
-            (first * second).masked_fill(~both, 0.0),
-            _cosines(cells, self.n_columns, missing),
-            flags.to(x.dtype),
-        ]
-        h = F.relu(self.compare(torch.cat(features, dim=-1)) + self.column_bias)
+    def forward(self, a: Row, b: Row) -> Tensor:
+        """Logits ``[P]`` of the pairs of row p of ``a`` and of ``b``."""
+        missing = torch.cat([a.missing, b.missing], dim=1)[..., None]
+        x = torch.cat([a.x, b.x], dim=1) + self.attention(a, b)
+        first, second = self.norm(x).masked_fill(missing, 0.0).split(self.n_columns, dim=1)
+        neither = (a.missing | b.missing)[..., None]
+        flags = torch.stack([~neither[..., 0], a.missing ^ b.missing, a.missing & b.missing], dim=-1)
+        compared = torch.cat([(first - second).abs(), first * second], dim=-1).masked_fill(neither, 0.0)
+        features = torch.cat([compared, _cosines(a.cells, b.cells), flags.to(x.dtype)], dim=-1)
+        h = F.relu(self.compare(features) + self.column_bias)
         return self.mlp(h.flatten(1)).squeeze(1)
 
 
-def _cosines(cells: Tensor, m: int, missing: Tensor) -> Tensor:
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
     """``[P, m, 3]``: cosine of the two cells of a column; the larger and the smaller of their best cosines
     with any cell of the other row (values in another column). 0 where a side is missing."""
-    unit = F.normalize(cells, dim=-1)
-    a, b = unit.split(m, dim=1)
-    cosine = a @ b.transpose(1, 2)  # [P, m, m]; missing cells are zero vectors
+    cosine = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).transpose(
+        1, 2
+    )  # [P, m, m]; missing: zero vectors
     best_a, best_b = cosine.amax(dim=2), cosine.amax(dim=1)
     best = torch.stack([torch.maximum(best_a, best_b), torch.minimum(best_a, best_b)], dim=-1)
     return torch.cat([cosine.diagonal(dim1=1, dim2=2)[..., None], best], dim=-1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from ssl_domains.core.batch import Batch, Encoded, Output
+from ssl_domains.core.batch import Batch, Encoded, Output, Tokens
 from ssl_domains.core.interfaces import Encoder, Views
 from ssl_domains.core.methods._common import stages
 from ssl_domains.core.methods.base import Method
@@ -16,6 +17,7 @@ from ssl_domains.core.objectives.base import Objective, Terms
 from ssl_domains.core.parts.adversarial import adversarial_offset
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import method
+from ssl_domains.tabular.integration.matcher import Row
 
 
 @method("pair_classification")
@@ -66,9 +68,7 @@ class PairClassification(Method):
         if negatives < 1 or adversarial_steps < 1:
             raise ValueError("method.negatives and method.adversarial_steps must be at least 1")
         if not 0.0 <= near_negatives <= 1.0:
-            raise ValueError(
-                f"method.near_negatives is a share and must lie in [0, 1], got {near_negatives}"
-            )
+            raise ValueError(f"method.near_negatives is a share and must lie in [0, 1], got {near_negatives}")
         if adversarial_weight < 0 or epsilon < 0:
             raise ValueError("method.adversarial_weight and method.epsilon must not be negative")
         self.encoder, self.objective, self.views = encoder, objective, views
@@ -80,31 +80,34 @@ class PairClassification(Method):
         """Negatives come from the batch, so it must hold two rows."""
         problems = super().check(batch_size=batch_size, n_samples=n_samples)
         if batch_size < 2:
-            problems.append("pair_classification takes negatives from the batch; set train.batch_size to 2 or more")
+            problems.append(
+                "pair_classification takes negatives from the batch; set train.batch_size to 2 or more"
+            )
         return problems
 
     def forward(self, batch: Batch, draw: Draw) -> Output:
         views = self.views(batch, draw.fork("views"))
         n, positives = len(batch), len(views) - 1
-        rows = self.encoder({key: torch.cat([view.x[key] for view in views]) for key in batch.x})
-        clean = _take(rows, torch.arange(n, device=batch.index.device))
-        other, equal = self._negatives(batch.x, clean.pooled, draw.fork("negatives"))
+        encoded = self.encoder({key: torch.cat([view.x[key] for view in views]) for key in batch.x})
+        missing = torch.cat([view.x["missing"] for view in views])
+        rows = self.encoder.rows(encoded.tokens.values, missing)  # type: ignore[operator]
+        other, equal = self._negatives(batch.x, encoded.pooled[:n], draw.fork("negatives"))
         anchor = torch.arange(n, device=batch.index.device)
         left = torch.cat([anchor.repeat(positives), anchor.repeat_interleave(other.shape[1])])
         right = torch.cat([torch.arange(n, len(views) * n, device=anchor.device), other.flatten()])
         label = torch.cat([anchor.new_ones(positives * n), anchor.new_zeros(other.numel())]).float()
         weight = torch.cat([anchor.new_ones(positives * n).float(), 1.0 - equal.flatten().float()])
-        logits = self.encoder.match(_take(rows, left), _take(rows, right))  # type: ignore[operator]
+        logits = self.encoder.match(rows.take(left), rows.take(right))  # type: ignore[operator]
         terms = self.objective(logits, label, weight)
         parts = {"pairs": terms.total.detach(), **terms.parts}
         parts |= {"equal_rows": _equal(batch.x).float().mean()} | _recalls(logits.detach(), label)
         total = terms.total
         if self.adversarial_weight > 0:
-            adversarial, gain = self._adversarial(clean, draw.fork("adversarial"))
+            adversarial, gain = self._adversarial(rows, n, draw.fork("adversarial"))
             total = total + self.adversarial_weight * adversarial.total
             parts |= {"adversarial": adversarial.total.detach(), "adversarial_gain": gain}
-        seen = stages(replace(clean, tokens=replace(clean.tokens, padding=None)))
-        return Output(total, parts, seen, self._trivial(positives, other.shape[1]))
+        clean = Encoded(Tokens(encoded.tokens.values[:n]), encoded.pooled[:n])
+        return Output(total, parts, stages(clean), self._trivial(positives, other.shape[1]))
 
     def _negatives(self, x: dict[str, Tensor], pooled: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Places in the batch ``[B, Q]`` of the negatives, and where such a pair is of equal rows."""
@@ -122,21 +125,23 @@ class PairClassification(Method):
         chosen = order.topk(count, dim=1, largest=False).indices
         return chosen, equal.gather(1, chosen)
 
-    def _adversarial(self, clean: Encoded, draw: Draw) -> tuple[Terms, Tensor]:
-        """L_adv, and by how much d raised it."""
-        values, missing = clean.tokens.values, clean.tokens.padding
-        fixed, ones = values.detach(), values.new_ones(len(values))
+    def _adversarial(self, rows: Row, n: int, draw: Draw) -> tuple[Terms, Tensor]:
+        """L_adv of the first n rows, and by how much d raised it."""
+        clean = rows.take(torch.arange(n, device=rows.cells.device))
+        fixed, missing = clean.cells.detach(), clean.missing
+
+        def logits(d: Tensor, other: Row) -> Tensor:
+            moved = self.encoder.rows(fixed + d, missing)  # type: ignore[operator]
+            return self.encoder.match(moved, other)  # type: ignore[operator]
 
         def loss(d: Tensor) -> Tensor:
-            logits = self.encoder.match_tokens(fixed + d, fixed, missing, missing)  # type: ignore[operator]
-            return torch.nn.functional.softplus(-logits.float())
+            return F.softplus(-logits(d, frozen).float())
 
-        start = draw.normal(values.shape[1] * values.shape[2]).view_as(values)
-        if missing is not None:
-            start = start.masked_fill(missing[..., None], 0.0)
+        frozen = Row(*(getattr(clean, field.name).detach() for field in fields(clean)))
+        start = draw.normal(fixed.shape[1] * fixed.shape[2]).view_as(fixed)
+        start = start.masked_fill(missing[..., None], 0.0)
         d = adversarial_offset(loss, start, self.epsilon, self.adversarial_steps)
-        moved = self.encoder.match_tokens(fixed + d, values, missing, missing)  # type: ignore[operator]
-        terms = self.objective(moved, ones)
+        terms = self.objective(logits(d, clean), fixed.new_ones(n))
         with torch.no_grad():
             gain = (loss(d) - loss(torch.zeros_like(d))).mean()
         return terms, gain
@@ -147,15 +152,6 @@ class PairClassification(Method):
         p = (share + weight) / (1.0 + weight)
         prior = -(share + weight) * math.log(p) - (1.0 - share) * math.log1p(-p)
         return {"uniform": (1.0 + weight) * math.log(2.0), "prior": prior}
-
-
-def _take(rows: Encoded, index: Tensor) -> Encoded:
-    """Some rows, or some more than once."""
-    padding = rows.tokens.padding
-    tokens = replace(
-        rows.tokens, values=rows.tokens.values[index], padding=None if padding is None else padding[index]
-    )
-    return Encoded(tokens, rows.pooled[index])
 
 
 def _equal(x: dict[str, Tensor]) -> Tensor:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ssl_domains.core.batch import move
 from ssl_domains.tabular import store
 from ssl_domains.tabular.integration.candidates import Pairs
 from ssl_domains.tabular.integration.encoder import TextCells
+from ssl_domains.tabular.integration.matcher import Row
 from ssl_domains.tabular.integration.source import TextTableSource
 
 IN_MEMORY_BYTES = 512 << 20
@@ -86,14 +86,14 @@ def score_pairs(
     device = next(encoder.parameters()).device
     out = np.empty(len(pairs), np.float32)
 
-    def rows(index: np.ndarray) -> tuple[Tensor, Tensor]:
+    def rows(index: np.ndarray) -> Row:
         values = torch.from_numpy(np.asarray(tokens[index], dtype=np.float32)).to(device)
-        return values, torch.from_numpy(missing[index]).to(device)
+        return encoder.rows(values, torch.from_numpy(missing[index]).to(device))
 
     for start in range(0, len(pairs), chunk):
         part = slice(start, start + chunk)
-        (a, gone_a), (b, gone_b) = rows(pairs.left[part]), rows(pairs.right[part])
-        out[part] = encoder.match_tokens(a, b, gone_a, gone_b).float().sigmoid().cpu().numpy()
+        logits = encoder.match(rows(pairs.left[part]), rows(pairs.right[part]))
+        out[part] = logits.float().sigmoid().cpu().numpy()
         if progress is not None:
             progress(min(start + chunk, len(pairs)), len(pairs))
     return out

@@ -105,6 +105,11 @@ class TextTableSource:
             parts.append(torch.nn.functional.normalize(folded, dim=1).numpy())
         return np.concatenate(parts)
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether the data have a column of ids."""
+        return self._ids is not None
+
     def ids(self, indices: np.ndarray) -> Sequence[Any]:
         """Values of the id column, or row numbers."""
         rows = np.asarray(indices, dtype=np.int64)
@@ -133,7 +138,9 @@ class TextTableSource:
         ]
         empty = int(self.missing.all(axis=1).sum())
         if empty:
-            said.append(f"{empty:,} rows have no value in any compared column; each is kept as a row of its own")
+            said.append(
+                f"{empty:,} rows have no value in any compared column; each is kept as a row of its own"
+            )
         said += [f"column {name!r} is not compared: {why}" for name, why in (self.spec.dropped or {}).items()]
         return said
 

@@ -119,7 +119,9 @@ class TextPerturbations(Views):
         calls: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
             "drop_words": lambda c, u: perturb.drop_words(c, u[:, 0], rate),
             "move_words": lambda c, u: perturb.move_words(c, u[:, 4, :1]),
-            "shorten_words": lambda c, u: perturb.shorten_words(c, u[:, 0], rate, 1 + (u[:, 4, :1] * 4).long()),
+            "shorten_words": lambda c, u: perturb.shorten_words(
+                c, u[:, 0], rate, 1 + (u[:, 4, :1] * 4).long()
+            ),
             "initials": lambda c, u: perturb.initials(c),
             "change_signs": lambda c, u: perturb.change_signs(c, u[:, 4, :1]),
             "equivalents": lambda c, u: perturb.equivalents(c, u[:, :2], rate, self.known),

@@ -153,7 +153,8 @@ def embed(run: str, overrides: tuple[str, ...], data: str | None, out: str, plug
 def integrate(table: str, overrides: tuple[str, ...], quiet: bool, **options: Any) -> None:
     """Join the rows of a table that speak of the same thing.
 
-    Overrides are data.key=value (id, exclude, include, max_chars, query ...) and, without --run, those of training.
+    Overrides are data.key=value (id, exclude, include, max_chars, query ...) and, without --run, those of
+    training.
     """
     from ssl_domains import render
     from ssl_domains.integration import integrate as join

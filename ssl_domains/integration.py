@@ -68,14 +68,17 @@ def integrate(
 
     Args:
         table: a path, a glob or folder of files with one header, or a DataFrame; as ``data.source``.
-        out: ``.csv``, ``.tsv``, ``.parquet``, ``.arrow`` or ``.feather``: one row a tuple, cells as they were,
+        out: ``.csv``, ``.tsv``, ``.parquet``, ``.arrow`` or ``.feather``: one row a tuple, cells as they
+            were,
             and a column ``integrated_from`` that says which rows went into it.
-        overrides: ``"section.key=value"`` of the recipe ``tabular/table_integration``, such as ``"train.steps=2000"``.
+        overrides: ``"section.key=value"`` of the recipe ``tabular/table_integration``, such as
+            ``"train.steps=2000"``.
         run: a run of that recipe, whose classifier is used; default: one is pretrained on this table.
         save_run: where that run goes; default ``runs/tabular-table_integration-<time>``.
         sets: how sets form; a name of ``ssl_domains.tabular.integration.sets.ALGORITHMS``.
         threshold: pairs with a higher probability belong together.
-        resolve: which of several values is right: ``vote``, ``neighbours``, ``longest``, ``first``, ``lm:FOLDER``, or
+        resolve: which of several values is right: ``vote``, ``neighbours``, ``longest``, ``first``,
+            ``lm:FOLDER``, or
             a function from a ``Conflict`` to the place of the right value in ``conflict.values``.
         neighbours: rows that each row is compared with, at most.
         max_block: pairs are not looked for by n-grams that more rows share.
@@ -87,7 +90,8 @@ def integrate(
         seed: of pretraining, and of set algorithms that draw.
         plugin: your own Python files.
         progress: say what is being done.
-        data: other keys of the ``data`` section: ``id``, ``exclude``, ``include``, ``max_chars``, ``query``, ``table`` ...
+        data: other keys of the ``data`` section: ``id``, ``exclude``, ``include``, ``max_chars``,
+            ``query``, ``table`` ...
 
     Raises:
         DataError: the table cannot be used: empty, one row, no value to compare ...
@@ -206,7 +210,8 @@ def _pretrain(
 
 
 def _scores(result: Integrated, source: TextTableSource, truth: str) -> dict[str, float]:
-    """Pair scores and set similarity against a column of the table; rows in which it is missing are left out."""
+    """Pair scores and set similarity against a column of the table; rows in which it is missing are left
+    out."""
     from ssl_domains.tabular.integration.facts import TableFacts
     from ssl_domains.tabular.integration.scores import pair_scores, set_similarity
 

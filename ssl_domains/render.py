@@ -80,7 +80,8 @@ def integration(result: Integration) -> None:
     out = console()
     joined = result.rows - result.tuples
     out.print(
-        f"{result.rows:,} rows became {result.tuples:,} ({joined:,} joined to others); {result.conflicts:,} cells held "
+        f"{result.rows:,} rows became {result.tuples:,} ({joined:,} joined to others); "
+        f"{result.conflicts:,} cells held "
         "different values"
     )
     if result.scores:

@@ -58,7 +58,8 @@ class Equivalents:
 
     @classmethod
     def of(cls, groups: Iterable[Iterable[str]]) -> Equivalents:
-        """The table of groups of words that mean the same; each word leads to the shorter ones of its groups."""
+        """The table of groups of words that mean the same; each word leads to the shorter ones of its
+        groups."""
         pairs: dict[str, dict[str, None]] = {}
         for group in groups:
             words = [word.lower() for word in group]

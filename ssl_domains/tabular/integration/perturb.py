@@ -19,7 +19,8 @@ N_NEIGHBOURS = 8
 
 
 def _keyboard() -> Tensor:
-    """``[128, 8]`` int64: letters beside a letter and digits beside a digit on a keyboard, repeated to 8; other
+    """``[128, 8]`` int64: letters beside a letter and digits beside a digit on a keyboard, repeated to 8;
+    other
     signs stand beside themselves."""
     table = torch.arange(128)[:, None].repeat(1, N_NEIGHBOURS)
     for y, row in enumerate(_KEYBOARD):
@@ -73,13 +74,15 @@ class Words:
         return self.real & (self.chars != SPACE)
 
     def per_word(self, values: Tensor, how: str) -> Tensor:
-        """``[C, L]``: ``values [C, L]`` of letters reduced over each word (``amax``, ``sum``), by word number."""
+        """``[C, L]``: ``values [C, L]`` of letters reduced over each word (``amax``, ``sum``), by word
+        number."""
         low = torch.full_like(values, -1) if how == "amax" else torch.zeros_like(values)
         out = low.scatter_reduce(1, self.number, torch.where(self.letters, values, low), how)
         return out
 
     def chosen(self, score: Tensor, rate: Tensor | float) -> Tensor:
-        """``[C, L]`` bool by WORD NUMBER: words whose score (``[C, L]`` uniform, by word number) is below ``rate``,
+        """``[C, L]`` bool by WORD NUMBER: words whose score (``[C, L]`` uniform, by word number) is below
+        ``rate``,
         and always the one with the lowest."""
         n = torch.arange(score.shape[1], device=score.device)
         score = torch.where(n < self.count, score, 2.0)
@@ -142,7 +145,8 @@ def move_words(chars: Tensor, uniform: Tensor) -> Tensor:
 
 
 def shorten_words(chars: Tensor, uniform: Tensor, rate: float, letters: Tensor) -> Tensor:
-    """Each word is cut to its first ``letters [C, 1]`` with probability ``rate``, at least one: ``j`` for john."""
+    """Each word is cut to its first ``letters [C, 1]`` with probability ``rate``, at least one: ``j`` for
+    john."""
     words = Words.of(chars)
     digits = words.per_word(((chars >= 48) & (chars <= 57)).to(uniform.dtype), "amax")
     chosen = words.chosen(torch.where(digits > 0, 1.5, uniform), rate) & (digits <= 0)  # 12b stays 12b
@@ -207,7 +211,8 @@ def typos(chars: Tensor, draws: Tensor, rate: float) -> Tensor:
 
 
 def equivalents(chars: Tensor, draws: Tensor, rate: float, known: Equivalents) -> Tensor:
-    """Words replaced by a shorter or equally long equivalent, with probability ``rate``, at least one of those
+    """Words replaced by a shorter or equally long equivalent, with probability ``rate``, at least one of
+    those
     that have one.
 
     Since pairs are compared in both directions, the longer form needs no step of its own.

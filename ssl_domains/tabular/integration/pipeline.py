@@ -27,7 +27,8 @@ class IntegrateOptions:
     Attributes:
         threshold: pairs whose probability is above it are edges.
         sets: name of an algorithm of :data:`~ssl_domains.tabular.integration.sets.ALGORITHMS`.
-        resolve: name, ``lm:FOLDER``, or a function; see :func:`~ssl_domains.tabular.integration.resolve.resolver`.
+        resolve: name, ``lm:FOLDER``, or a function; see
+            :func:`~ssl_domains.tabular.integration.resolve.resolver`.
         candidates: which pairs are compared.
         batch_size: rows encoded, and 8 times as many pairs compared, at a time.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -206,7 +207,8 @@ def _resolve(facts: TableFacts, number: int, j: int, rows: np.ndarray, choose: R
     place = choose(conflict)
     if not 0 <= int(place) < len(values):
         raise UserError(
-            f"the resolver chose value {place} of {len(values)} in column {conflict.name!r}; it must return a place in "
+            f"the resolver chose value {place} of {len(values)} in column {conflict.name!r}; it "
+            f"must return a place in "
             "conflict.values"
         )
     holders = [int(rows_known[first[i]]) for i in by_place]
@@ -218,7 +220,8 @@ def _notes(source: TextTableSource, pairs: Pairs, options: IntegrateOptions) -> 
     notes = source.notes()
     if pairs.alone:
         notes.append(
-            f"{pairs.alone:,} rows share no rare n-gram with another row and were compared with none; if they are "
+            f"{pairs.alone:,} rows share no rare n-gram with another row and were compared with "
+            f"none; if they are "
             f"short or made of common words, raise max_block (now {options.candidates.max_block:,})"
         )
     return notes

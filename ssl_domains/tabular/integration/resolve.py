@@ -44,7 +44,8 @@ class Conflict:
         return [self.facts.text(self.column, value) for value in self.values]
 
     def known(self) -> np.ndarray:
-        """``[M]`` what the set says about every column: the value of most of its rows; -1 where none is known,
+        """``[M]`` what the set says about every column: the value of most of its rows; -1 where none is
+        known,
         and in the column of the conflict."""
         cells = self.facts.codes[self.rows]
         out = np.full(cells.shape[1], -1, dtype=np.int64)
@@ -73,7 +74,8 @@ class Conflict:
         return same @ self.facts.weights(self.column), rows
 
     def prompt(self, k: int = DEMONSTRATIONS) -> str:
-        """Demonstrations and the question, in "if ... then" form; columns of mutual information 0.1 and more."""
+        """Demonstrations and the question, in "if ... then" form; columns of mutual information 0.1 and
+        more."""
         told = [j for j, w in enumerate(self.facts.weights(self.column)) if w >= LEAST_INFORMATION]
         rows = [self.facts.codes[row] for row in self.demonstrations(k)]
         lines = [
@@ -144,7 +146,8 @@ RULES: dict[str, Callable[[Conflict], int]] = {
 
 
 def resolver(how: str | Resolver) -> Resolver:
-    """A resolver by name, ``lm:FOLDER`` for a causal language model in a local folder, or a function as it is.
+    """A resolver by name, ``lm:FOLDER`` for a causal language model in a local folder, or a function as it
+    is.
 
     Raises:
         UserError: no such name or folder, or a package is missing.
@@ -157,7 +160,8 @@ def resolver(how: str | Resolver) -> Resolver:
         return LanguageModel(how.removeprefix("lm:"))
     if how not in RULES:
         raise UserError(
-            f"no way to resolve conflicts is called {how!r}; use one of {', '.join(RULES)}, or lm:FOLDER for a "
+            f"no way to resolve conflicts is called {how!r}; use one of {', '.join(RULES)}, or "
+            f"lm:FOLDER for a "
             "causal language model in a local folder"
         )
     return RULES[how]

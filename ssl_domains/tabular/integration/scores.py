@@ -21,7 +21,8 @@ def pair_scores(sets: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def f1(both: float, found: float, true: float) -> dict[str, float]:
-    """Precision, recall, F1 from counts; an empty side counts as 1 when the other is empty, too, else as 0."""
+    """Precision, recall, F1 from counts; an empty side counts as 1 when the other is empty, too, else as
+    0."""
     precision = both / found if found else float(true == 0)
     recall = both / true if true else float(found == 0)
     total = precision + recall

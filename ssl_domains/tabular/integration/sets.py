@@ -6,6 +6,7 @@ one or two rows need none.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -62,7 +63,7 @@ class Component:
             UserError: igraph is missing.
         """
         igraph = _import("igraph", "igraph")
-        igraph.set_random_number_generator(_Random(self.seed))
+        igraph.set_random_number_generator(random.Random(self.seed))
         return igraph.Graph(n=self.size, edges=self.edges.tolist())
 
     def adjacency(self) -> np.ndarray:
@@ -70,12 +71,6 @@ class Component:
         out = np.zeros((self.size, self.size))
         out[self.edges[:, 0], self.edges[:, 1]] = out[self.edges[:, 1], self.edges[:, 0]] = self.weights
         return out
-
-
-def _Random(seed: int) -> Any:  # noqa: N802 - igraph wants an object with the names of the module random
-    import random
-
-    return random.Random(seed)
 
 
 def _import(module: str, install: str) -> Any:
@@ -93,12 +88,14 @@ def components(part: Component) -> Partition:
 
 
 def cliques(part: Component) -> Partition:
-    """Maximal cliques (Bron and Kerbosch with pivot), the heaviest first, each without the rows that are taken."""
+    """Maximal cliques (Bron and Kerbosch with pivot), the heaviest first, each without the rows that are
+    taken."""
     graph, weight = part.networkx(), part.adjacency()
     found = list(islice(_import("networkx", "networkx").find_cliques(graph), MOST_CLIQUES + 1))
     if len(found) > MOST_CLIQUES:
         raise UserError(
-            f"a connected part of {part.size} rows has over {MOST_CLIQUES:,} cliques; use sets louvain, or raise "
+            f"a connected part of {part.size} rows has over {MOST_CLIQUES:,} cliques; use sets "
+            f"louvain, or raise "
             "the threshold"
         )
     found.sort(key=lambda clique: (-weight[np.ix_(clique, clique)].sum(), sorted(clique)))
@@ -128,7 +125,8 @@ def girvan_newman(part: Component) -> Partition:
     """The edge with the highest betweenness goes, again and again; the division of the highest modularity."""
     if part.size > 300:
         raise UserError(
-            f"girvan_newman takes too long for a connected part of {part.size} rows; use sets louvain or leiden, "
+            f"girvan_newman takes too long for a connected part of {part.size} rows; use sets "
+            f"louvain or leiden, "
             "or raise the threshold"
         )
     community = _import("networkx", "networkx").community
@@ -155,7 +153,8 @@ def spectral(part: Component) -> Partition:
 
     if part.size > 3000:
         raise UserError(
-            f"spectral clustering takes too long for a connected part of {part.size} rows; use sets louvain, or "
+            f"spectral clustering takes too long for a connected part of {part.size} rows; use sets "
+            f"louvain, or "
             "raise the threshold"
         )
     weight = part.adjacency()
@@ -196,21 +195,8 @@ def _groups(labels: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(labels == value) for value in np.unique(labels)]
 
 
-ALGORITHMS: dict[str, Callable[[Component], Partition]] = {
-    function.__name__: function
-    for function in (
-        louvain,
-        leiden,
-        infomap,
-        label_propagation,
-        girvan_newman,
-        spectral,
-        gnn,
-        cliques,
-        average_linkage,
-        components,
-    )  # fmt: skip
-}
+_ALL = (louvain, leiden, infomap, label_propagation, girvan_newman, spectral, gnn, cliques, average_linkage)
+ALGORITHMS: dict[str, Callable[[Component], Partition]] = {f.__name__: f for f in (*_ALL, components)}
 """Ways to form sets, by name."""
 DEFAULT = "average_linkage"
 

@@ -131,7 +131,8 @@ class TextTableSource:
     def notes(self) -> list[str]:
         """One sentence for each thing that is not compared: long ends of cells, whole rows or columns."""
         said = [
-            f"{column.cut:,} cells of column {column.name!r} are longer than {self.spec.max_chars} characters "
+            f"{column.cut:,} cells of column {column.name!r} are longer than {self.spec.max_chars} "
+            f"characters "
             "(data.max_chars); only their beginnings are compared, the whole cells are kept"
             for column in self.spec.columns
             if column.cut

@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ssl_domains.core.errors import DataError
+
 KIND = "text"
 
 
@@ -72,10 +74,11 @@ class TextTableSpec:
         """There are none: encoders and objectives of numbers and categories do not fit.
 
         Raises:
-            ValueError: always, with what to use instead.
+            DataError: always, with what to use instead.
         """
-        raise ValueError(
-            "reads numbers and categories, but data.cells is text; use encoder text_cells, or remove data.cells"
+        raise DataError(
+            "data.cells is text, but a part of this recipe reads numbers and categories; use encoder "
+            "text_cells with views text_perturbations, or remove data.cells"
         )
 
     categorical = cardinalities = numeric

@@ -37,10 +37,13 @@ class TextPerturbations(Views):
     - other wording: ``drop_words``, ``move_words``, ``shorten_words`` (a word's first 1 to 4
       letters), ``initials`` of all words, ``change_signs`` (punctuation goes or becomes a
       space), ``equivalents`` (street, st);
-    - ``typos``: a neighbour on the keyboard, a stray or lost character, two in the wrong order.
+    - ``typos``: a neighbour on the keyboard, a stray or lost character, two in the wrong order. It also
+      takes the place of an operation that could do nothing (the initials of one word).
 
     The paper also translates texts there and back, and takes synonyms from WordNet; the first
     needs a translation model and is not here, for the second give ``wordnet``.
+    Replaced cells depend on who is in the batch, and a cell that fills the width of its batch
+    loses what an inserted character pushes out; all else depends on seed, step and row alone.
     ``params["corrupted"]``: ``[B, m]`` bool, cells that differ from the clean ones.
 
     Args:
@@ -98,7 +101,9 @@ class TextPerturbations(Views):
         score = torch.where(missing, 2.0, draw.uniform(m))
         chosen = ((score < self.strength) | (score == score.amin(dim=1, keepdim=True))) & ~missing
         operation = draw.randint(len(self.operations), m).masked_fill(~chosen, -1)
-        partner, planes = partners(draw), draw.uniform(m, _PLANES, length)
+        partner = partners(draw)
+        # By character first: so a cell's numbers do not depend on the longest cell of its batch.
+        planes = draw.uniform(length, _PLANES, m).permute(0, 3, 2, 1)
         out, gone = chars.flatten(0, 1), missing
         for i, name in enumerate(self.operations):
             where = operation == i
@@ -109,6 +114,9 @@ class TextPerturbations(Views):
                 out = torch.where(where.flatten()[:, None], chars[partner].flatten(0, 1), out)
             else:
                 out = _where(where.flatten(), out, planes.flatten(0, 1), self._rewrite(name))
+        if "typos" in self.operations:  # where an operation could do nothing: one word has no other order
+            left = (chosen & ~gone).flatten() & (out == chars.flatten(0, 1)).all(dim=1)
+            out = _where(left, out, planes.flatten(0, 1), self._rewrite("typos"))
         new = out.view_as(chars).masked_fill(gone[..., None], 0)
         changed = (new != chars).any(dim=2)
         return View({"chars": new, "missing": gone}, "positive", {"corrupted": changed})

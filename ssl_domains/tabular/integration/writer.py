@@ -49,7 +49,8 @@ def row_names(result: Integrated, rows: np.ndarray) -> list[str]:
 
 
 def conflict_table(result: Integrated) -> pa.Table:
-    """One line for each value that was not chosen: tuple (from 1), column, chosen, its row, other, its row."""
+    """One line for each value that was not chosen: tuple (from 1), column, chosen, its row, other, its
+    row."""
     table, choices = result.source.table, result.choices
     lines = [(choice, other) for choice in choices for other in choice.others]
     chosen = np.array([choice.chosen for choice, _ in lines], dtype=np.int64)
@@ -77,7 +78,8 @@ def conflict_table(result: Integrated) -> pa.Table:
 
 
 def pair_table(result: Integrated) -> pa.Table:
-    """The pairs that were compared: both rows, the classifier's probability, the similarity of their n-grams."""
+    """The pairs that were compared: both rows, the classifier's probability, the similarity of their
+    n-grams."""
     pairs = result.pairs
     return pa.table(
         {
@@ -99,9 +101,8 @@ def check_target(path: Path, source: Any = None) -> Path:
         raise UserError(f"{path}: the name must end in one of {', '.join(SUFFIXES)}")
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file")
-    if isinstance(source, str | Path) and path.exists() and Path(source).expanduser().exists():
-        if path.resolve() == Path(source).expanduser().resolve():
-            raise UserError(f"{path} is the table itself; give another file to write to")
+    if isinstance(source, str | Path) and path.resolve() == Path(source).expanduser().resolve():
+        raise UserError(f"{path} is the table itself; give another file to write to")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from ssl_domains.core.interfaces import Domain
 from ssl_domains.core.registry import domain
 from ssl_domains.tabular.data import TableOptions, TableSource, open_table
-from ssl_domains.tabular.integration.source import MAX_CHARS, TextTableSource, open_text_table, open_verbatim
+from ssl_domains.tabular.integration.source import MAX_CHARS, TextTableSource, open_text_table, open_verbatim, refuse_for_texts
 from ssl_domains.tabular.integration.spec import KIND, TextTableSpec
 from ssl_domains.tabular.plan import PlanOptions
 from ssl_domains.tabular.readers import open_reader
@@ -83,7 +83,7 @@ class Tabular(Domain):
             seed: of the split.
             limit: use the first rows only.
             cells: ``mixed``: numbers and categories; ``text``: every cell is a text (table integration).
-                The keys ``columns``, ``scaling``, ``max_categories`` and ``inf`` are of no use to texts.
+                Then ``columns``, ``scaling``, ``max_categories`` and ``inf`` are refused.
             max_chars: characters of a cell that an encoder of texts sees; longer cells are cut for it.
 
         Raises:
@@ -100,6 +100,7 @@ class Tabular(Domain):
         )
         options = TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan)
         if cells == KIND:
+            refuse_for_texts(columns=columns, scaling=scaling, max_categories=max_categories, inf=inf)
             return open_text_table(open_verbatim(source, query, table), options, max_chars)
         text = [name for name, kind in (columns or {}).items() if kind == "categorical"]
         reader = open_reader(source, query, table, text)

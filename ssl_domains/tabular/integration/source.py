@@ -42,6 +42,20 @@ def _from_text(reader: Reader) -> bool:
     return any(isinstance(part, TextReader) for part in parts)
 
 
+_OF_NUMBERS = {"columns": None, "scaling": "standard", "max_categories": 1000, "inf": "error"}
+
+
+def refuse_for_texts(**given: Any) -> None:
+    """Refuses keys of the ``data`` section that only numbers and categories have.
+
+    Raises:
+        DataError: one of them is not at its default.
+    """
+    for key, value in given.items():
+        if value != _OF_NUMBERS[key] and value != {}:
+            raise DataError(f"data.{key} has no meaning with data.cells: text; remove one of them")
+
+
 class TextTableSource:
     """Rows of a table as batches ``{"chars": [B, m, L] int32, "missing": [B, m] bool}``.
 

@@ -37,9 +37,8 @@ def normalised_adjacency(n: int, edges: Tensor, weights: Tensor) -> Tensor:
     column = torch.cat([edges[:, 1], edges[:, 0], loops])
     value = torch.cat([weights, weights, torch.ones(n)])
     root = torch.zeros(n).index_add_(0, row, value).rsqrt()
-    return torch.sparse_coo_tensor(
-        torch.stack([row, column]), root[row] * value * root[column], (n, n)
-    ).coalesce()
+    place, value = torch.stack([row, column]), root[row] * value * root[column]
+    return torch.sparse_coo_tensor(place, value, (n, n), check_invariants=True).coalesce()
 
 
 def embed_nodes(

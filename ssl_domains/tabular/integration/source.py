@@ -145,18 +145,18 @@ class TextTableSource:
     def notes(self) -> list[str]:
         """One sentence for each thing that is not compared: long ends of cells, whole rows or columns."""
         said = [
-            f"{column.cut:,} cells of column {column.name!r} are longer than {self.spec.max_chars} "
-            f"characters "
+            f"{flat.cut:,} cells of column {column.name!r} are longer than {self.spec.max_chars} characters "
             "(data.max_chars); only their beginnings are compared, the whole cells are kept"
-            for column in self.spec.columns
-            if column.cut
+            for column, flat in zip(self.spec.columns, self._columns, strict=True)
+            if flat.cut
         ]
         empty = int(self.missing.all(axis=1).sum())
         if empty:
             said.append(
                 f"{empty:,} rows have no value in any compared column; each is kept as a row of its own"
             )
-        said += [f"column {name!r} is not compared: {why}" for name, why in (self.spec.dropped or {}).items()]
+        dropped = {k: v for k, v in (self.spec.dropped or {}).items() if k in self.table.column_names}
+        said += [f"column {name!r} is not compared: {why}" for name, why in dropped.items()]
         return said
 
 

@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-FIRST = "anna bruno clara dimitri elena farid greta hugo ines jonas kira luca mona nils olga paul".split()
-LAST = "weber rossi novak silva meyer dubois haas costa keller moreau vogel ricci lang petit".split()
-STREETS = "station street|mill road|church lane|park avenue|river drive|hill court|garden square".split("|")
+PEOPLE = """anna bruno clara dimitri elena farid greta hugo ines jonas kira luca mona nils olga paul
+weber rossi novak silva meyer dubois haas costa keller moreau vogel ricci lang petit"""
+FIRST, LAST = (line.split() for line in PEOPLE.splitlines())
+STREETS = ["station street", "mill road", "church lane", "park avenue", "river drive", "hill court"]
 
 
-def make_people(n=120, copies=1, seed=0):
-    """``n`` people, and ``copies`` of each of the first half with a typing error, a lost cell or a short form."""
+def _people(n=120, copies=1, seed=0):
+    """``n`` people, and copies of the first half with a typing error, a lost cell or a short form."""
     rng = np.random.default_rng(seed)
     names = [f"{a} {b}" for a in FIRST for b in LAST]
     chosen = rng.permutation(len(names))[:n]
@@ -42,4 +43,10 @@ def make_people(n=120, copies=1, seed=0):
 
 @pytest.fixture
 def people():
-    return make_people()
+    return _people()
+
+
+@pytest.fixture(scope="session")
+def make_people():
+    """Makes such a table: ``make_people(n, copies, seed)``."""
+    return _people

@@ -74,9 +74,12 @@ words = st.text(alphabet="abcxyz0123456789.-'é", min_size=1, max_size=8)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(words, min_size=1, max_size=4).map(" ".join), min_size=1, max_size=5), st.integers(0, 999))
+@given(
+    st.lists(st.lists(words, min_size=1, max_size=4).map(" ".join), min_size=1, max_size=5),
+    st.integers(0, 999),
+)
 def test_nothing_breaks_a_cell(texts, seed):
-    """No operation empties a cell, breaks its spaces, makes a number unreadable, or grows beyond the width."""
+    """No operation empties a cell, breaks its spaces, makes a number unreadable, or grows too wide."""
     cells = coded(*texts, length=48)
     generator = torch.Generator().manual_seed(seed)
     u = torch.rand(len(texts), 5, 48, generator=generator)
@@ -94,8 +97,7 @@ def test_nothing_breaks_a_cell(texts, seed):
         assert out.shape == cells.shape
         for old, new, number in zip(texts, told(out), numbers.tolist(), strict=True):
             assert new, (name, old)
-            assert new == " ".join(new.split(" ")), (name, old, new)
-            assert "  " not in new and new == new.strip(" "), (name, old, new)
+            assert new == " ".join(new.split()), (name, old, new)
             if number:
                 float(new.replace(",", "."))
             if name == "move":
@@ -163,7 +165,7 @@ def test_synonyms_of_the_user(tmp_path):
     cells = coded("red automobile", "huge car")
     assert told(perturb.equivalents(cells, torch.zeros(2, 2, 40), 1.0, known)) == ["red car", "big car"]
     file.write_text("lonely\n")
-    with pytest.raises(DataError, match="line 1 .* one word"):
+    with pytest.raises(DataError, match=r"line 1 .* one word"):
         list(from_file(file))
     with pytest.raises(DataError, match="cannot be read"):
         list(from_file(tmp_path / "none.txt"))
@@ -198,7 +200,7 @@ def test_views_of_numbers_say_what_they_miss():
     source = Tabular().open(frame, cells="text", valid=0.0, test=0.0)
     from ssl_domains.tabular.views import ColumnNoise, RowCutMix
 
-    with pytest.raises(DataError, match="data.cells is text"):
+    with pytest.raises(DataError, match=r"data.cells is text"):
         ColumnNoise().prepare(source)
     batch = source.fetch([0, 1])
     with pytest.raises(DataError, match="use views: text_perturbations"):

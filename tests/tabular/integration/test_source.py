@@ -107,7 +107,9 @@ def test_statistics_are_of_the_train_rows():
 
 
 def test_what_is_not_compared_is_said():
-    frame = pd.DataFrame({"a": ["x" * 200, "y", None], "b": [None] * 3, "c": ["1", "2", None], "d": [[1], [2], [3]]})
+    frame = pd.DataFrame(
+        {"a": ["x" * 200, "y", None], "b": [None] * 3, "c": ["1", "2", None], "d": [[1], [2], [3]]}
+    )
     source = open_text(frame, exclude=["c"], max_chars=50)
     said = " ".join(source.notes())
     assert source.spec.names == ["a"]

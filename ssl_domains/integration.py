@@ -196,9 +196,11 @@ def _pretrain(
     """Trains the recipe on all rows of the table; no probes, since no label is an input."""
     from ssl_domains import api
 
-    sections: dict[str, Any] = {"data": {"valid": 0.0, "test": 0.0, **data}}
+    sections: dict[str, Any] = {"data": {"valid": 0.0, "test": 0.0, **data}, "train": {}}
     if not any(text.startswith("train.seed=") for text in overrides):
-        sections["train"] = {"seed": seed}
+        sections["train"]["seed"] = seed
+    if not any(text.startswith("train.batch_size=") for text in overrides):
+        sections["train"]["batch_size"] = _batch_size(sections["data"])
     if not any(text.startswith("evaluate.") for text in overrides):
         sections["evaluate"] = {"probes": [], "seeds": 1, "map_rows": 300, "diagnostic_rows": 2000}
     where = Path(save_run) if save_run is not None else api.default_run(RECIPE)
@@ -207,6 +209,18 @@ def _pretrain(
     except KeyboardInterrupt as stop:
         then = f"then integrate with --run {where}"
         raise KeyboardInterrupt(f"{stop}; {then}" if str(stop) else f"interrupted; {then}") from None
+
+
+def _batch_size(data: Mapping[str, Any]) -> int:
+    """That of the recipe, or all rows of a smaller table. Opens the table, so that what is wrong with it is
+    said before anything is trained."""
+    from ssl_domains.recipe.build import open_source
+    from ssl_domains.recipe.check import read_recipe
+
+    recipe = read_recipe(RECIPE, sections={"data": data})
+    rows = len(open_source(recipe)[1])
+    wanted = recipe.train.batch_size
+    return rows if wanted == "full" else min(int(wanted), rows)
 
 
 def _scores(result: Integrated, source: TextTableSource, truth: str) -> dict[str, float]:

@@ -143,7 +143,8 @@ def test_a_language_model_in_a_folder(tmp_path):
         "attn_pdrop": 0.0,
         "embd_pdrop": 0.0,
     }
-    config = transformers.GPT2Config(len(words), 64, n_embd=32, n_layer=2, n_head=2, **nothing)
+    sizes = {"vocab_size": len(words), "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    config = transformers.GPT2Config(**sizes, **nothing)
     model = transformers.GPT2LMHeadModel(config)
     lines = ["if town is bern , then zip is 3000 .", "if town is basel , then zip is 4000 ."]
     ids = torch.tensor([raw.encode(line).ids for line in lines])

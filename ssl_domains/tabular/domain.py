@@ -6,10 +6,17 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Domain
 from ssl_domains.core.registry import domain
 from ssl_domains.tabular.data import TableOptions, TableSource, open_table
-from ssl_domains.tabular.integration.source import MAX_CHARS, TextTableSource, open_text_table, open_verbatim, refuse_for_texts
+from ssl_domains.tabular.integration.source import (
+    MAX_CHARS,
+    TextTableSource,
+    open_text_table,
+    open_verbatim,
+    refuse_for_texts,
+)
 from ssl_domains.tabular.integration.spec import KIND, TextTableSpec
 from ssl_domains.tabular.plan import PlanOptions
 from ssl_domains.tabular.readers import open_reader
@@ -83,7 +90,7 @@ class Tabular(Domain):
             seed: of the split.
             limit: use the first rows only.
             cells: ``mixed``: numbers and categories; ``text``: every cell is a text (table integration).
-                Then ``columns``, ``scaling``, ``max_categories`` and ``inf`` are refused.
+                Then ``columns``, ``scaling``, ``max_categories``, ``inf`` and ``schema`` are refused.
             max_chars: characters of a cell that an encoder of texts sees; longer cells are cut for it.
 
         Raises:
@@ -100,7 +107,9 @@ class Tabular(Domain):
         )
         options = TableOptions(_names(label), task, id, split, valid, test, seed, limit, plan)
         if cells == KIND:
-            refuse_for_texts(columns=columns, scaling=scaling, max_categories=max_categories, inf=inf)
+            refuse_for_texts(
+                columns=columns, scaling=scaling, max_categories=max_categories, inf=inf, schema=schema
+            )
             return open_text_table(open_verbatim(source, query, table), options, max_chars)
         text = [name for name, kind in (columns or {}).items() if kind == "categorical"]
         reader = open_reader(source, query, table, text)
@@ -159,6 +168,8 @@ class Tabular(Domain):
         fitted columns to."""
         opened = self.open(source, **data)
         if schema_out is not None:
+            if isinstance(opened.spec, TextTableSpec):
+                raise DataError("a schema is of numbers and categories; remove data.cells: text, or --schema")
             write_schema(opened.spec, os.fspath(schema_out))
         where = os.fspath(source) if isinstance(source, str | os.PathLike) else "table.parquet"
         lines = ["domain: tabular", "data:", f"  source: {where}"]

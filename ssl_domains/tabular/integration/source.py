@@ -42,7 +42,7 @@ def _from_text(reader: Reader) -> bool:
     return any(isinstance(part, TextReader) for part in parts)
 
 
-_OF_NUMBERS = {"columns": None, "scaling": "standard", "max_categories": 1000, "inf": "error"}
+_OF_NUMBERS = {"columns": None, "scaling": "standard", "max_categories": 1000, "inf": "error", "schema": None}
 
 
 def refuse_for_texts(**given: Any) -> None:

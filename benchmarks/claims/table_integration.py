@@ -191,7 +191,7 @@ def run(seeds: int) -> Result:
                 sets(name, task, condition, p, 0.5)
             add(f"{name}, pair F1: {CHOSEN}", measure(score, task.same, task.n_true, chosen))
             add(f"{name}, pair F1: {BEST}", measure(score, task.same, task.n_true, best))
-            sets(name, task, CHOSEN, score, chosen)
+            sets(name, task, CHOSEN, (score > chosen).astype(np.float32), 0.5)
     against = {
         (name, other): judge(values[f"{name}, pair F1: {FULL}"], values[f"{name}, pair F1: {other}"])
         for name in tasks

@@ -177,7 +177,7 @@ def _linkage(distance: np.ndarray, cut: float = 0.5) -> Partition:
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
-    distance = distance.copy()
+    distance = np.maximum(distance, 0.0)  # a weight may be above 1 by rounding
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform(distance, checks=False), method="average")
     return _groups(fcluster(tree, t=cut, criterion="distance"))

@@ -120,6 +120,11 @@ def test_threshold_and_order():
     assert integrable_sets(3, nothing, nothing, np.array([])).tolist() == [0, 1, 2]
 
 
+def test_weights_that_rounding_made_larger_than_1():
+    left, right, _ = graph_of([range(4)])
+    assert integrable_sets(4, left, right, np.full(len(left), 1.0000002)).tolist() == [0, 0, 0, 0]
+
+
 def test_what_cannot_be_done_is_said(monkeypatch):
     with pytest.raises(UserError, match="no way to form sets is called 'lovain'"):
         integrable_sets(2, *graph_of([range(2)]), "lovain")

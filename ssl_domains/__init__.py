@@ -6,6 +6,7 @@ Everything here is imported on first use: ``import ssl_domains`` does not import
 ``pretrain(recipe, *overrides)``    pretrain, evaluate, report: a :class:`Run`
 ``evaluate(run)``                   measure a run's encoder again
 ``embed(run, data, out)``           embed new raw data into a file
+``integrate(table, out)``           join the rows of a table that speak of the same thing
 ``load(run)``                       the encoder: ``load(run).embed("new.csv") -> [n, D]``
 ``inspect(source)``                 what is in a file, and the recipe lines that use it
 ``profile(recipe)``                 where a step's time goes
@@ -31,6 +32,7 @@ _WHERE = {
     "pretrain": "api",
     "fork": "api",
     "evaluate": "api",
+    "integrate": "integration",
     "embed": "api",
     "load": "encoders",
     "inspect": "api",
@@ -55,6 +57,7 @@ __all__ = [
     "evaluate",
     "export",
     "inspect",
+    "integrate",
     "list_recipes",
     "load",
     "pretrain",
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
     from ssl_domains.core.errors import UserError
     from ssl_domains.core.registry import register
     from ssl_domains.encoders import LoadedEncoder, export, load
+    from ssl_domains.integration import integrate
 
 
 def __getattr__(name: str) -> Any:

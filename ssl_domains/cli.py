@@ -121,6 +121,51 @@ def embed(run: str, overrides: tuple[str, ...], data: str | None, out: str, plug
 
 
 @cli.command()
+@click.argument("table")
+@_OVERRIDES
+@click.option(
+    "--out", required=True, metavar="FILE", help="Where to write: .csv, .tsv, .parquet, .arrow, .feather."
+)
+@click.option(
+    "--run", metavar="RUN", help="A run of tabular/table_integration (default: train one on this table)."
+)
+@click.option("--save-run", metavar="DIR", help="Where the run that is trained goes.")
+@click.option(
+    "--sets", metavar="NAME", help="How sets form: average_linkage (default), louvain, leiden, cliques ..."
+)
+@click.option(
+    "--threshold", type=float, default=0.5, show_default=True, help="Probability above which a pair counts."
+)
+@click.option(
+    "--resolve", default="vote", show_default=True, help="vote, neighbours, longest, first or lm:FOLDER."
+)
+@click.option(
+    "--neighbours", type=int, default=10, show_default=True, help="Rows that a row is compared with."
+)
+@click.option(
+    "--max-block", type=int, default=1000, show_default=True, help="Pass over n-grams that more rows share."
+)
+@click.option("--truth", metavar="COLUMN", help="Says which thing a row is; only used to score the result.")
+@click.option("--pairs", metavar="FILE", help="Also write the compared pairs with their probabilities.")
+@click.option("--conflicts", metavar="FILE", help="Also write every value that was not chosen.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@_PLUGIN
+def integrate(table: str, overrides: tuple[str, ...], quiet: bool, **options: Any) -> None:
+    """Join the rows of a table that speak of the same thing.
+
+    Overrides are data.key=value (id, exclude, include, max_chars, query ...) and, without --run, those of
+    training.
+    """
+    from ssl_domains import render
+    from ssl_domains.integration import integrate as join
+
+    ours = tuple(text for text in overrides if text.startswith("data."))
+    rest = [text for text in overrides if text not in ours]
+    out = options.pop("out")
+    render.integration(join(table, out, *rest, **options, **_data(ours), progress=not quiet))
+
+
+@cli.command()
 @click.argument("source", required=False)
 @_OVERRIDES
 @click.option("--domain", metavar="NAME", help="Default: guessed from the file's name.")

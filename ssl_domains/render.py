@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ssl_domains.api import Run
     from ssl_domains.checks import Check
     from ssl_domains.evaluation.results import Evaluation, Row
+    from ssl_domains.integration import Integration
     from ssl_domains.recipe.listing import Difference, ResolvedValue
     from ssl_domains.trainer.profile import Profile
 
@@ -72,6 +73,25 @@ def run(result: Run) -> None:
         out.print(f"[green]expect[/]: met ({escape(', '.join(result.met))})")
     for name, path in result.files().items():
         out.print(f"{name + ':':<9} {escape(path)}", soft_wrap=True)
+
+
+def integration(result: Integration) -> None:
+    """How many rows became how many, what to know, and where everything is."""
+    out = console()
+    joined = result.rows - result.tuples
+    out.print(
+        f"{result.rows:,} rows became {result.tuples:,} ({joined:,} joined to others); "
+        f"{result.conflicts:,} cells held "
+        "different values"
+    )
+    if result.scores:
+        out.print(
+            "against the truth: " + ", ".join(f"{name} {value:.3f}" for name, value in result.scores.items())
+        )
+    for note in result.notes:
+        out.print(escape(note))
+    out.print(f"table:    {escape(result.path)}", soft_wrap=True)
+    out.print(f"run:      {escape(result.run)}   (use it again with --run)", soft_wrap=True)
 
 
 def scores(evaluations: Mapping[str, Evaluation]) -> Table:

@@ -28,7 +28,8 @@ def shell(capsys, monkeypatch, tmp_path):
 def test_help_and_version(shell):
     code, out, _ = shell("--help")
     assert code == 0
-    verbs = "pretrain evaluate embed inspect profile report list show copy diff export doctor quickstart"
+    verbs = "pretrain evaluate embed integrate inspect profile report list show copy diff export doctor"
+    verbs += " quickstart"
     for verb in verbs.split():
         assert f"  {verb} " in out
     code, out, _ = shell("--version")

@@ -24,8 +24,9 @@ _ALTERNATIVES = {"train": ("steps", "epochs", "samples"), "schedule": ("warmup_s
 _DATA = ("source", "nodes", "edges")
 """Keys of ``data`` that say which data: where one of them changes, the section's other keys go, too."""
 
-_HOW = ("scaling", "max_categories")
-"""Keys of ``data`` that belong to the method (T-JEPA scales to [0, 1]) and stay with other data."""
+_HOW = ("scaling", "max_categories", "cells")
+"""Keys of ``data`` that belong to the method (T-JEPA scales to [0, 1], table integration reads texts) and
+stay with other data."""
 
 _MAX_NODES = 10_000
 

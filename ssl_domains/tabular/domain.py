@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Domain
 from ssl_domains.core.registry import domain
 from ssl_domains.tabular.data import TableOptions, TableSource, open_table
+from ssl_domains.tabular.integration.source import (
+    MAX_CHARS,
+    TextTableSource,
+    open_text_table,
+    open_verbatim,
+    refuse_for_texts,
+)
+from ssl_domains.tabular.integration.spec import KIND, TextTableSpec
 from ssl_domains.tabular.plan import PlanOptions, name_list
 from ssl_domains.tabular.readers import open_reader
 from ssl_domains.tabular.recommendation.entities import EntitySource
@@ -61,7 +69,9 @@ class Tabular(Domain):
         lists: Mapping[str, str | None] | None = None,
         unknown: str = "error",
         head: float = 0.1,
-    ) -> TableSource | InteractionSource:
+        cells: Literal["mixed", "text"] = "mixed",
+        max_chars: int = MAX_CHARS,
+    ) -> TableSource | InteractionSource | TextTableSource:
         """Opens a table; column types are inferred and fitted on the train rows.
 
         With ``item`` and ``user`` the table holds interactions, and the features are those of
@@ -100,6 +110,9 @@ class Tabular(Domain):
                 ``{genres: "|"}``; Arrow lists are found by themselves.
             unknown: interactions that name users or items which their table lacks: ``error`` or ``drop``.
             head: share of the items, the most frequent ones, that is scored apart from the tail.
+            cells: ``mixed``: numbers and categories; ``text``: every cell is a text (table integration).
+                Then ``columns``, ``scaling``, ``max_categories``, ``inf`` and ``schema`` are refused.
+            max_chars: characters of a cell that an encoder of texts sees; longer cells are cut for it.
 
         Raises:
             DataError: one sentence with file, row or column, and what to do.
@@ -109,8 +122,6 @@ class Tabular(Domain):
         for key, value in (("time", time), ("items", items), ("users", users), ("lists", lists)):
             if value is not None:
                 raise DataError(f"data.{key} speaks of interactions; give data.user and data.item, too")
-        text = [name for name, kind in (columns or {}).items() if kind == "categorical"]
-        reader = open_reader(source, query, table, text)
         plan = PlanOptions(
             columns=dict(columns or {}),
             exclude=name_list(exclude),
@@ -121,6 +132,13 @@ class Tabular(Domain):
             seed=seed,
         )
         options = TableOptions(name_list(label), task, id, split, valid, test, seed, limit, plan)
+        if cells == KIND:
+            refuse_for_texts(
+                columns=columns, scaling=scaling, max_categories=max_categories, inf=inf, schema=schema
+            )
+            return open_text_table(open_verbatim(source, query, table), options, max_chars)
+        text = [name for name, kind in (columns or {}).items() if kind == "categorical"]
+        reader = open_reader(source, query, table, text)
         if schema is None:
             return open_table(reader, options)
         taken = [*options.label, *(name for name in (id, split) if name)]
@@ -128,15 +146,16 @@ class Tabular(Domain):
         check_schema(known, reader, plan, str(schema))
         return open_table(reader, options, known)
 
-    def spec_from_dict(self, values: dict[str, Any]) -> TableSpec | RecommendationSpec:
-        """Reads a :class:`TableSpec` or :class:`RecommendationSpec` back."""
+    def spec_from_dict(self, values: dict[str, Any]) -> TableSpec | RecommendationSpec | TextTableSpec:
+        """Reads a :class:`TableSpec`, :class:`RecommendationSpec` or :class:`TextTableSpec` back."""
         if "recommendation" in values:
             return RecommendationSpec.from_dict(values)
-        return TableSpec.from_dict(values)
+        kind = TextTableSpec if values.get("cells") == KIND else TableSpec
+        return kind.from_dict(values)
 
     def embed_source(  # type: ignore[override]
         self,
-        spec: TableSpec | RecommendationSpec,
+        spec: TableSpec | RecommendationSpec | TextTableSpec,
         source: Any,
         label: str | Sequence[str] | None = None,
         task: str | None = None,
@@ -150,7 +169,7 @@ class Tabular(Domain):
         seed: int = 0,
         limit: int | None = None,
         **fitted: Any,
-    ) -> TableSource | EntitySource:
+    ) -> TableSource | EntitySource | TextTableSource:
         """Opens new rows with a fitted spec; all of them are "train" unless split.
 
         Towers of users and items take a table of one of both, told by its id column.
@@ -165,6 +184,9 @@ class Tabular(Domain):
         """
         if isinstance(spec, RecommendationSpec):
             return open_new(spec, source, PlanOptions(scaling=spec.item.table.scaling, inf=inf), limit)
+        if isinstance(spec, TextTableSpec):
+            options = TableOptions(name_list(label), task, id, split, valid, test, seed, limit)
+            return open_text_table(open_verbatim(source, query, table), options, spec=spec)
         text = [column.source for column in spec.categorical]
         reader = open_reader(source, query, table, text)
         plan = PlanOptions(scaling=spec.scaling, inf=inf)
@@ -184,6 +206,8 @@ class Tabular(Domain):
                 )
             return opened.card(), recipe_lines(source, data, opened)
         if schema_out is not None:
+            if isinstance(opened.spec, TextTableSpec):
+                raise DataError("a schema is of numbers and categories; remove data.cells: text, or --schema")
             write_schema(opened.spec, os.fspath(schema_out))
         where = os.fspath(source) if isinstance(source, str | os.PathLike) else "table.parquet"
         lines = ["domain: tabular", "data:", f"  source: {where}"]
@@ -200,6 +224,6 @@ class Tabular(Domain):
         return True
 
 
-def _kinds(spec: TableSpec) -> dict[str, str]:
+def _kinds(spec: TableSpec | TextTableSpec) -> dict[str, str]:
     """Kind of each column of the file."""
     return {column.source: "date" if column.part else column.kind for column in spec.columns}

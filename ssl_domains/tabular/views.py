@@ -25,6 +25,10 @@ def _share(value: float, name: str) -> float:
 
 
 def _n_columns(x: Row) -> int:
+    if "numeric" not in x:
+        raise DataError(
+            "these views change numbers and categories, but data.cells is text; use views: text_perturbations"
+        )
     return x["numeric"].shape[1] + x["categorical"].shape[1]
 
 

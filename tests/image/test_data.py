@@ -201,8 +201,10 @@ def test_tar_shards(tmp_path):
         assert len(source) == 8
         np.testing.assert_array_equal(source.fetch([6]).x[0].permute(1, 2, 0).numpy(), pattern(seed=6))
         np.testing.assert_array_equal(source.labels, [0, 1] * 4)
-    shard(tmp_path / "json.tar", [("a.png", png(0)), ("a.json", json.dumps({"kind": "x"}).encode()),
-                                  ("b.png", png(1)), ("b.json", json.dumps({"kind": "y"}).encode())])  # fmt: skip
+    described = []
+    for i, kind in enumerate("xy"):
+        described += [(f"{kind}.png", png(i)), (f"{kind}.json", json.dumps({"kind": kind}).encode())]
+    shard(tmp_path / "json.tar", described)
     assert OPEN(str(tmp_path / "json.tar"), label="kind").class_names == ["x", "y"]
     shard(tmp_path / "zip.tar", [("a.png", png(0))], mode="w:gz")
     with pytest.raises(DataError, match="is compressed"):

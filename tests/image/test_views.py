@@ -50,7 +50,7 @@ def test_crops_are_those_of_torchvision(interpolation, size):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_two_ways_of_cropping_agree(channels, monkeypatch):
-    """8-bit crops one by one, and the two matrix products that a GPU takes: equal but for rounding to 8 bits."""
+    """8-bit crops one by one, and the products that a GPU takes: equal but for rounding to 8 bits."""
     x = batch(channels=channels).x
     flip = torch.tensor([True, False] * 3)
     products = resample(x, BOXES, flip, (20, 28))

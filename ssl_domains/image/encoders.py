@@ -129,7 +129,8 @@ class ImageResNet(ConvEncoder):
         width: channels of the first stage; the following have 2, 4 and 8 times as many. Default 64.
         stem: ``small``: a 3 x 3 convolution of stride 1 and no pooling (SimCLR, appendix B.9, for CIFAR);
             ``large``: the 7 x 7 one of stride 2 and a pooling; ``auto``: small up to 64 pixels.
-        zero_init: the last norm of every block starts at 0, as in the code of Barlow Twins and SimSiam. Off by
+        zero_init: the last norm of every block starts at 0, as in the code of Barlow Twins and SimSiam. Off
+        by
             default: an untrained network of this kind tells little, and is no fair baseline.
         weights: a file of weights (.safetensors, or .pt read without unpickling code); None: random.
     """

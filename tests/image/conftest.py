@@ -25,7 +25,7 @@ def pattern(height: int = 20, width: int = 20, seed: int = 0, channels: int = 3)
 
 @pytest.fixture
 def write_images():
-    """``write_images(folder, n, classes)``: n images, dealt to class folders in turn (none: a flat folder)."""
+    """``write_images(folder, n, classes)``: n images, dealt to class folders in turn (none: flat)."""
 
     def write(folder: Path, n: int = 12, classes=("cat", "dog"), ending: str = "png", size=(20, 20)) -> Path:
         for i in range(n):

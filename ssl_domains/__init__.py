@@ -34,6 +34,7 @@ _WHERE = {
     "embed": "api",
     "load": "encoders",
     "inspect": "api",
+    "curate": "preparing",
     "profile": "api",
     "report": "api",
     "export": "encoders",
@@ -50,6 +51,7 @@ __all__ = [
     "Run",
     "UserError",
     "__version__",
+    "curate",
     "doctor",
     "embed",
     "evaluate",
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from ssl_domains.core.errors import UserError
     from ssl_domains.core.registry import register
     from ssl_domains.encoders import LoadedEncoder, export, load
+    from ssl_domains.preparing import curate
 
 
 def __getattr__(name: str) -> Any:

@@ -137,6 +137,41 @@ def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None, 
 
 
 @cli.command()
+@click.argument("source", required=False)
+@_OVERRIDES
+@click.option("--out", default="kept.parquet", show_default=True, metavar="FILE", help=".parquet or .csv.")
+@click.option("--encoder", metavar="RUN", help="Compare embeddings of this run (default: perceptual hashes).")
+@click.option("--threshold", type=float, help="Least cosine (with --encoder), or most differing bits of 63.")
+@click.option("--keep-leaks", is_flag=True, help="Keep rows that are nearly a validation or test row.")
+@click.option("--domain", metavar="NAME", help="Default: guessed from the file's name.")
+def curate(
+    source: str | None,
+    overrides: tuple[str, ...],
+    out: str,
+    encoder: str | None,
+    threshold: float | None,
+    keep_leaks: bool,
+    domain: str | None,
+) -> None:
+    """Find near-duplicates and write which rows to train on (train.rows=FILE in a recipe)."""
+    from ssl_domains import preparing, render
+
+    if source is not None and source.startswith("data.") and "=" in source:
+        overrides, source = (source, *overrides), None
+    data = _data(overrides)
+    found = preparing.curate(
+        data.pop("source", source),
+        out,
+        encoder=encoder,
+        threshold=threshold,
+        held_out=not keep_leaks,
+        domain=domain,
+        **data,
+    )
+    render.curation(found)
+
+
+@cli.command()
 @click.argument("recipe")
 @_OVERRIDES
 @_PLUGIN

@@ -131,6 +131,9 @@ def _portable(recipe: Recipe) -> str:
     for key, value in recipe.data.items():
         if isinstance(value, str | Path) and "://" not in str(value) and Path(value).exists():
             recipe.data[key] = str(Path(value).resolve())
+    if recipe.train.rows is not None:
+        rows = str(Path(recipe.train.rows).resolve())
+        recipe.train = recipe.train.model_copy(update={"rows": rows})
     return recipe.to_yaml()
 
 

@@ -125,8 +125,8 @@ def neighbour_table(
             it, otherwise the id alone.
 
     Returns:
-        ``[{"id", "text", "near": [{"id", "text", "cosine"}, ...]}, ...]``; with a ``picture`` (a data URI) beside
-        each text where the source has ``picture(row) -> [H, W, 3] uint8``.
+        ``[{"id", "text", "near": [{"id", "text", "cosine"}, ...]}, ...]``; with a ``picture`` (a data URI)
+        beside each text where the source has ``picture(row) -> [H, W, 3] uint8``.
     """
     if len(rows) < 3:
         return []

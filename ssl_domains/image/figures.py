@@ -57,8 +57,8 @@ def _attention(x: Tensor, attention: Tensor) -> Figure:
     light = F.interpolate((mean - low) / (high - low).clamp_min(1e-9), x.shape[2:], mode="nearest")
     shown = x.float() / 255
     caption = (
-        "Test images, and where the class token of the last block looks (mean over its heads): bright where it "
-        "looks most."
+        "Test images, and where the class token of the last block looks (mean over its heads): "
+        "bright where it looks most."
     )
     return Figure("Attention", caption, _sheet([shown, shown * (0.15 + 0.85 * light)]))
 

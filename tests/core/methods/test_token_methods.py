@@ -204,7 +204,7 @@ def test_deep_cluster_labels_are_those_of_the_bank(views):
 
 
 def test_deep_cluster_state_travels(views):
-    """Banks, centroids and labels are buffers: another object that loads them goes on with the same labels."""
+    """Banks, centroids and labels are buffers: an object that loads them goes on with the same labels."""
     source = Rows()
     one, other = build("deep_cluster", views), build("deep_cluster", views)
     for method in (one, other):

@@ -92,7 +92,8 @@ class ConvEncoder(ImageEncoder):
             grid = self.layout(x).shape
             hidden = mask.hidden.view(len(x), 1, *grid).to(pixels.dtype)
             pixels = pixels * (1 - F.interpolate(hidden, x.shape[2:]))
-        found = self.features(pixels)
+        # Convolutions are faster in this memory order, on CPUs and on GPUs alike.
+        found = self.features(pixels.contiguous(memory_format=torch.channels_last))
         tokens = found.flatten(2).transpose(1, 2)
         return Encoded(
             Tokens(tokens, Grid(tuple(found.shape[2:]))), tokens.mean(dim=1), [tokens] if layers else None

@@ -109,6 +109,22 @@ def evaluate(run: str, overrides: tuple[str, ...], plugin: tuple[str, ...]) -> N
 @cli.command()
 @click.argument("run")
 @_OVERRIDES
+@click.option("--data", metavar="FILE", help="Other data with labels (or data.source=... and so on).")
+@click.option("--out", metavar="DIR", help="Default: <run>-on-<data>.")
+@_PLUGIN
+def transfer(
+    run: str, overrides: tuple[str, ...], data: str | None, out: str | None, plugin: tuple[str, ...]
+) -> None:
+    """Measure a run's encoder on another data set, by the run's own probes."""
+    from ssl_domains import render
+    from ssl_domains.transfer import transfer as measure
+
+    render.run(measure(run, data, out, plugin=plugin, **_data(overrides)))
+
+
+@cli.command()
+@click.argument("run")
+@_OVERRIDES
 @click.option("--data", metavar="FILE", help="New raw data (or data.source=..., data.nodes=... and so on).")
 @click.option("--out", required=True, metavar="FILE", help="Where to write: .parquet, .csv or .npy.")
 @_PLUGIN

@@ -24,7 +24,7 @@ if ! apt-cache show r-cran-mlbench >/dev/null 2>&1; then
   echo "no package lists yet: run 'apt-get update' once, then this script again" >&2
   exit 2
 fi
-for name in r-cran-mlbench r-cran-ggplot2 wordnet-base; do
+for name in r-cran-mlbench r-cran-ggplot2 wordnet-base dataset-fashion-mnist; do
   fetch "$name"
   dpkg -x "$root/packages/$name"_*.deb "$root/files"
 done

@@ -36,6 +36,7 @@ _WHERE = {
     "embed": "api",
     "load": "encoders",
     "inspect": "api",
+    "curate": "preparing",
     "profile": "api",
     "report": "api",
     "export": "encoders",
@@ -52,6 +53,7 @@ __all__ = [
     "Run",
     "UserError",
     "__version__",
+    "curate",
     "doctor",
     "embed",
     "evaluate",
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
     from ssl_domains.core.registry import register
     from ssl_domains.encoders import LoadedEncoder, export, load
     from ssl_domains.integration import integrate
+    from ssl_domains.preparing import curate
 
 
 def __getattr__(name: str) -> Any:

@@ -109,6 +109,22 @@ def evaluate(run: str, overrides: tuple[str, ...], plugin: tuple[str, ...]) -> N
 @cli.command()
 @click.argument("run")
 @_OVERRIDES
+@click.option("--data", metavar="FILE", help="Other data with labels (or data.source=... and so on).")
+@click.option("--out", metavar="DIR", help="Default: <run>-on-<data>.")
+@_PLUGIN
+def transfer(
+    run: str, overrides: tuple[str, ...], data: str | None, out: str | None, plugin: tuple[str, ...]
+) -> None:
+    """Measure a run's encoder on another data set, by the run's own probes."""
+    from ssl_domains import render
+    from ssl_domains.transfer import transfer as measure
+
+    render.run(measure(run, data, out, plugin=plugin, **_data(overrides)))
+
+
+@cli.command()
+@click.argument("run")
+@_OVERRIDES
 @click.option("--data", metavar="FILE", help="New raw data (or data.source=..., data.nodes=... and so on).")
 @click.option("--out", required=True, metavar="FILE", help="Where to write: .parquet, .csv or .npy.")
 @_PLUGIN
@@ -179,6 +195,41 @@ def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None, 
     data = _data(overrides)
     found, lines = api.inspect(data.pop("source", source), domain=domain, schema_out=schema, **data)
     render.inspection(found, lines)
+
+
+@cli.command()
+@click.argument("source", required=False)
+@_OVERRIDES
+@click.option("--out", default="kept.parquet", show_default=True, metavar="FILE", help=".parquet or .csv.")
+@click.option("--encoder", metavar="RUN", help="Compare embeddings of this run (default: perceptual hashes).")
+@click.option("--threshold", type=float, help="Least cosine (with --encoder), or most differing bits of 63.")
+@click.option("--keep-leaks", is_flag=True, help="Keep rows that are nearly a validation or test row.")
+@click.option("--domain", metavar="NAME", help="Default: guessed from the file's name.")
+def curate(
+    source: str | None,
+    overrides: tuple[str, ...],
+    out: str,
+    encoder: str | None,
+    threshold: float | None,
+    keep_leaks: bool,
+    domain: str | None,
+) -> None:
+    """Find near-duplicates and write which rows to train on (train.rows=FILE in a recipe)."""
+    from ssl_domains import preparing, render
+
+    if source is not None and source.startswith("data.") and "=" in source:
+        overrides, source = (source, *overrides), None
+    data = _data(overrides)
+    found = preparing.curate(
+        data.pop("source", source),
+        out,
+        encoder=encoder,
+        threshold=threshold,
+        held_out=not keep_leaks,
+        domain=domain,
+        **data,
+    )
+    render.curation(found)
 
 
 @cli.command()

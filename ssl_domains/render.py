@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from ssl_domains.api import Run
     from ssl_domains.checks import Check
+    from ssl_domains.curation.curate import Curation
     from ssl_domains.evaluation.results import Evaluation, Row
     from ssl_domains.integration import Integration
     from ssl_domains.recipe.listing import Difference, ResolvedValue
@@ -212,3 +213,19 @@ def checks(found: Sequence[Check]) -> None:
         mark = "[green]ok[/]" if check.ok else "[red]no[/]"
         made.add_row(mark, check.name, escape(check.found), escape(check.fix))
     console().print(made)
+
+
+def curation(found: Curation) -> None:
+    """What was left out, with the closest pairs."""
+    out = console()
+    gone = found.rows - found.kept
+    out.print(
+        f"{found.rows:,} rows, {gone:,} left out as near-duplicates "
+        f"({found.of_held_out:,} of them of held-out rows)"
+    )
+    if found.examples:
+        pairs = table("left out", "because of", "similarity")
+        for one, other, value in found.examples:
+            pairs.add_row(escape(one), escape(other), f"{value:.3f}")
+        out.print(pairs)
+    out.print(f"rows:     {found.path}   (train.rows={found.path} in a recipe)")

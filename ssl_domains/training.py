@@ -11,7 +11,9 @@ from typing import Any
 from ssl_domains.api import RecipeLike, Run, default_run
 from ssl_domains.core.errors import RunError
 from ssl_domains.core.interfaces import Encoder, pretrain_source
+from ssl_domains.core.methods.base import Method
 from ssl_domains.evaluation import check_expectations, evaluate_encoder, write_model_card, write_report
+from ssl_domains.evaluation.pictures import data_uri
 from ssl_domains.evaluation.results import Evaluation
 from ssl_domains.recipe.build import Experiment, build
 from ssl_domains.recipe.check import read_recipe
@@ -129,6 +131,9 @@ def _portable(recipe: Recipe) -> str:
     for key, value in recipe.data.items():
         if isinstance(value, str | Path) and "://" not in str(value) and Path(value).exists():
             recipe.data[key] = str(Path(value).resolve())
+    if recipe.train.rows is not None:
+        rows = str(Path(recipe.train.rows).resolve())
+        recipe.train = recipe.train.model_copy(update={"rows": rows})
     return recipe.to_yaml()
 
 
@@ -188,8 +193,9 @@ def _finish(
     budget = {"steps": result.steps, "samples": result.samples, "seconds": round(result.seconds, 2)}
     begun = read_json(directory.path / SUMMARY)  # a resumed run keeps its name
     summary = {**_identity(experiment), **begun, "training": budget, "findings": result.findings}
+    method = None if experiment.recipe.train.fsdp else experiment.method  # shards of one process draw nothing
     try:
-        return _measure(experiment, encoder, directory, summary, progress)
+        return _measure(experiment, encoder, directory, summary, progress, method)
     except KeyboardInterrupt:
         again = f"ssl-domains evaluate {shlex.quote(str(directory.path))}"
         text = f"interrupted while evaluating; the encoder is saved; go on with: {again}"
@@ -218,10 +224,19 @@ def _data_name(recipe: Recipe) -> str:
 
 
 def _measure(
-    experiment: Experiment, encoder: Encoder, directory: RunDirectory, summary: dict[str, Any], progress: bool
+    experiment: Experiment,
+    encoder: Encoder,
+    directory: RunDirectory,
+    summary: dict[str, Any],
+    progress: bool,
+    method: Method | None = None,
 ) -> Run:
     recipe = experiment.recipe
     evaluation = run_evaluation(experiment, encoder, progress)
+    drawn = experiment.domain.figures(encoder, experiment.source, method)
+    evaluation.figures = [
+        {"title": f.title, "caption": f.caption, "picture": data_uri(f.pixels, None)} for f in drawn
+    ]
     run = Run(directory.path, summary["recipe"], evaluation, notes=list(summary.get("findings", [])))
     judge(run, recipe, own_data=bool(summary.get("own_data")))
     summary["expect"] = {} if summary.get("own_data") else recipe.expect

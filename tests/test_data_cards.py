@@ -55,10 +55,10 @@ def test_front_matter_is_complete(card: Path) -> None:
     missing = [key for key in REQUIRED if not facts.get(key)]
     assert not missing, f"{card.name} lacks {missing}"
     assert facts["name"] == card.stem
-    assert facts["domain"] in ("tabular", "graph")
+    assert facts["domain"] in ("tabular", "graph", "image", "skeleton")
     assert facts["task"] in ("classification", "regression", "multilabel", "retrieval")
     assert "rows" in facts or "nodes" in facts, f"{card.name} gives neither rows nor nodes"
-    assert {"columns", "sha256"} & set(facts), f"{card.name} has no schema or checksum"
+    assert {"columns", "sha256", "pixels"} & set(facts), f"{card.name} has no schema or checksum"
     problems = re.search(r"^## Known problems\n+((?:- .+|  .+|\n)+)", body, re.MULTILINE)
     assert problems, f"{card.name} has no list under '## Known problems'"
 

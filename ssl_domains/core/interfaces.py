@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -81,6 +82,21 @@ def evaluation_source(source: Source) -> Source:
     """
     found: Source = getattr(source, "evaluation_source", source)
     return found
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture for the report of a run.
+
+    Attributes:
+        title: a few words.
+        caption: what is seen, in one or two sentences.
+        pixels: ``[H, W, 3]`` uint8.
+    """
+
+    title: str
+    caption: str
+    pixels: np.ndarray
 
 
 class Encoder(nn.Module):
@@ -214,6 +230,16 @@ class Domain:
     def inspect(self, **data: Any) -> tuple[dict[str, Any], str]:
         """What was found, and the YAML lines that use it."""
         raise TypeError(f"{type(self).__name__} does not define inspect")
+
+    def figures(self, encoder: Encoder, source: Source, method: nn.Module | None = None) -> list[Figure]:
+        """Pictures of what a trained encoder does, for the report: where it looks, what it fills in.
+
+        Args:
+            encoder: the exported encoder, in any mode, on any device; must be left as it was.
+            source: the run's data.
+            method: the trained method, or None when only the encoder is at hand.
+        """
+        return []
 
     def tree_baseline(self) -> bool:
         """True when gradient-boosted trees on raw features are a customary baseline."""

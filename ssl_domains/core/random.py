@@ -38,11 +38,18 @@ def _signed(value: int) -> int:
 
 
 def hash_ints(*values: int) -> int:
-    """A non-negative 63-bit integer that depends on all ``values``, for seeding other generators."""
-    state = torch.zeros((), dtype=torch.int64)
+    """A non-negative 63-bit integer that depends on all ``values``, for seeding other generators.
+
+    The same hash as that of tensors, in Python's integers: every draw calls it, and scalar tensors would
+    take ten times as long.
+    """
+    state = 0
     for value in values:
-        state = _mix(state + _signed(value) + _GOLDEN)
-    return int(state) & (2**63 - 1)
+        x = (state + value + _GOLDEN) % _WORD
+        x = ((x ^ (x >> 30)) * _MIX_A) % _WORD
+        x = ((x ^ (x >> 27)) * _MIX_B) % _WORD
+        state = x ^ (x >> 31)
+    return state & (2**63 - 1)
 
 
 @dataclass

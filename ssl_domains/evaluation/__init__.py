@@ -18,7 +18,8 @@ Public names, imported on first use (importing this package does not import torc
     write_model_card(run_dir, evaluation, *, title=..., card=..., ...) -> Path
 
 Probes (``register("probe", name)``): ``linear``, ``mlp``, ``knn``, ``boosted_trees``, ``few_shot``,
-``label_fraction``, ``label_curve``, ``fine_tune``, ``consistency``, ``svm``, ``clustering``,
+``label_fraction``, ``label_curve``, ``fine_tune``, ``consistency``,
+``linear_augmented``, ``same_class``, ``svm``, ``clustering``,
 ``link_prediction``, ``retrieval``.
 """
 

@@ -26,6 +26,8 @@ TITLES = {
     "nmi": "NMI",
     "ari": "ARI",
     "average_precision": "average precision",
+    "rank1": "Rank-1",
+    "rank5": "Rank-5",
 }
 
 

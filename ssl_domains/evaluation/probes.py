@@ -55,7 +55,16 @@ class Probe:
 
 def register_probes() -> None:
     """Imports the modules whose decorators register the probes."""
-    from ssl_domains.evaluation import boosting, finetune, knn, protocols, retrieval, trained  # noqa: F401
+    from ssl_domains.evaluation import (  # noqa: F401
+        augmented,
+        boosting,
+        finetune,
+        knn,
+        protocols,
+        retrieval,
+        same_class,
+        trained,
+    )
 
 
 def build_probe(what: str | Mapping[str, Any] | Probe) -> Probe:

@@ -91,6 +91,7 @@ def write_report(
             _guard(metrics_rows, findings),
             _diagnostics(evaluation),
             _neighbours(evaluation),
+            *_figures(evaluation),
             page.section("Data", page.key_values(card or {})),
             page.section("Recipe", page.code(recipe_yaml)),
             page.section("Environment", page.key_values(environment or {})),
@@ -386,13 +387,32 @@ def _neighbours(evaluation: Evaluation) -> str:
     rows = []
     for entry in evaluation.neighbours:
         cells = [
-            cell(f'{esc(_named(n))} <span class="sd">{n["cosine"]:.3f}</span>', numeric=False)
+            cell(f'{_shown(n)}{esc(_named(n))} <span class="sd">{n["cosine"]:.3f}</span>', numeric=False)
             for n in entry["near"]
         ]  # fmt: skip
-        rows.append(page.row(esc(_named(entry)), cells))
+        rows.append(page.row(_shown(entry) + esc(_named(entry)), cells))
     head = ["sample", *(f"neighbour {i + 1}" for i in range(width))]
     caption = "Nearest samples by cosine of the pretrained embeddings."
     return page.section("Nearest neighbours", page.table(head, rows, caption=caption, numeric_from=99))
+
+
+def _shown(entry: Mapping[str, Any]) -> str:
+    """The picture of a sample above its name, where there is one."""
+    if not entry.get("picture"):
+        return ""
+    return f'<img class="thumb" src="{esc(entry["picture"])}" alt="{esc(entry["id"])}">'
+
+
+def _figures(evaluation: Evaluation) -> list[str]:
+    """What the domain draws of a trained encoder."""
+    return [
+        page.section(
+            figure["title"],
+            f'<figure><img src="{esc(figure["picture"])}" alt="{esc(figure["title"])}">'
+            f"<figcaption>{esc(figure['caption'])}</figcaption></figure>",
+        )
+        for figure in evaluation.figures
+    ]
 
 
 def _named(entry: Mapping[str, Any]) -> str:

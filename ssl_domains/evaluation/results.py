@@ -69,10 +69,12 @@ class Evaluation:
         n_rows: labelled rows by split that the probes used.
         rows: scores.
         diagnostics: ``{"pretrained": {"rankme": ...}, "random": {...}}``.
-        neighbours: ``[{"id": ..., "near": [{"id": ..., "cosine": ...}, ...]}, ...]``.
+        neighbours: ``[{"id": ..., "near": [{"id": ..., "cosine": ...}, ...]}, ...]``, each maybe with a
+            ``picture``.
         notes: what the reader must know, one sentence each.
         class_names: names of the classes or labels.
         width: D of the embeddings.
+        figures: ``[{"title", "caption", "picture"}, ...]``, the picture as a data URI.
         seconds: wall time by part.
         sample: rows for the map; saved beside, not in the JSON.
     """
@@ -82,6 +84,7 @@ class Evaluation:
     rows: list[Row] = field(default_factory=list)
     diagnostics: dict[str, dict[str, float]] = field(default_factory=dict)
     neighbours: list[dict[str, Any]] = field(default_factory=list)
+    figures: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     class_names: list[str] | None = None
     width: int = 0

@@ -15,6 +15,7 @@ from ssl_domains.core.interfaces import Encoder, Source, Views
 from ssl_domains.core.random import Draw
 from ssl_domains.evaluation.embeddings import frozen, to_device
 from ssl_domains.evaluation.knn import nearest
+from ssl_domains.evaluation.pictures import data_uri
 
 NAMES = {
     "rankme": "RankMe (effective rank)",
@@ -124,11 +125,13 @@ def neighbour_table(
             it, otherwise the id alone.
 
     Returns:
-        ``[{"id", "text", "near": [{"id", "text", "cosine"}, ...]}, ...]``.
+        ``[{"id", "text", "near": [{"id", "text", "cosine"}, ...]}, ...]``; with a ``picture`` (a data URI)
+        beside each text where the source has ``picture(row) -> [H, W, 3] uint8``.
     """
     if len(rows) < 3:
         return []
     describe = describe or getattr(source, "describe", None)
+    show = getattr(source, "picture", None)
     query = np.unique(np.linspace(0, len(rows) - 1, min(samples, len(rows))).astype(np.int64))
     bank = torch.from_numpy(np.ascontiguousarray(z))
     similarity, found = nearest(bank[query], bank, min(k, len(rows) - 1), skip=torch.from_numpy(query))
@@ -136,7 +139,8 @@ def neighbour_table(
     def entry(at: int) -> dict[str, Any]:
         row = int(rows[at])
         text = describe(row) if describe is not None else ""
-        return {"id": str(source.ids(np.array([row]))[0]), "text": text}
+        named = {"id": str(source.ids(np.array([row]))[0]), "text": text}
+        return named if show is None else {**named, "picture": data_uri(show(row))}
 
     return [
         {**entry(int(q)), "near": [{**entry(int(j)), "cosine": float(c)} for j, c in zip(near, cosines)]}

@@ -110,20 +110,23 @@ def shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     scale = chroma.clamp_min(1e-6).reciprocal_()
     # The hue as a signed distance from red, [-3, 3], without choosing between sextants (a choice costs more
     # than all the rest): with the channels brought to [0, 1], |g - b| and 1 - r rise and fall in turn along
-    # the circle.
+    # the circle. Planes that have served are written over: fresh memory costs more than the arithmetic.
     side = (g - b).mul_(scale)
-    away = side.abs()
-    away.addcmul_((r - least).mul_(scale).neg_().add_(1), (away * -2).add_(3))
-    hue = torch.copysign(away, side)
+    hue = side.abs()
+    torch.sub(least, r, out=value).mul_(scale).add_(1)
+    torch.mul(hue, -2, out=scale).add_(3)
+    hue.addcmul_(value, scale)
+    torch.copysign(hue, side, out=hue)
     hue.add_(turns.to(x.dtype)[:, None, None] * 6)
-    hue.sub_((hue / 6).round_(), alpha=6)
+    torch.div(hue, 6, out=value).round_()
+    hue.sub_(value, alpha=6)
     out = torch.empty_like(x)
     # A channel stands above the least one by 1 near its own hue (0, 2, 4), by 0 opposite, linear between.
-    share = hue.abs().neg_().add_(2).clamp_(0, 1)
-    torch.addcmul(least, chroma, share, out=out[:, 0])
+    torch.abs(hue, out=value).neg_().add_(2).clamp_(0, 1)
+    torch.addcmul(least, chroma, value, out=out[:, 0])
     for i, opposite in ((1, -1.0), (2, 1.0)):
-        share = (hue - opposite).abs_().sub_(1).clamp_(0, 1)
-        torch.addcmul(least, chroma, share, out=out[:, i])
+        torch.sub(hue, opposite, out=value).abs_().sub_(1).clamp_(0, 1)
+        torch.addcmul(least, chroma, value, out=out[:, i])
     return out
 
 

@@ -130,6 +130,15 @@ class ImageSource:
         shown = self.store.rows(np.array([row]))[0]
         return np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown
 
+    def grey(self, indices: np.ndarray) -> np.ndarray:
+        """``[n, H, W]`` uint8 brightness, for perceptual hashes."""
+        x = self.fetch(indices).x
+        if x.shape[1] == 1:
+            return x[:, 0].numpy()
+        return (
+            (x.float() * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1).round().byte().numpy()
+        )
+
     def card(self) -> dict[str, Any]:
         """Images, splits, sizes, what was left out and why, label and class balance."""
         spec = self.spec

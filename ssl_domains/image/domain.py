@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from torch import nn
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.core.interfaces import Domain
+from ssl_domains.core.interfaces import Domain, Encoder, Figure, Source
 from ssl_domains.core.registry import domain
 from ssl_domains.image import arrays, files, hub, shards
 from ssl_domains.image.data import ImageOptions, ImageSource, open_images
@@ -159,6 +160,13 @@ class ImageDomain(Domain):
             height, width = opened.spec.size
             lines.append(f"  size: {height if height == width else [height, width]}   # as found")
         return opened.card(), "\n".join(lines) + "\n"
+
+    def figures(self, encoder: Encoder, source: Source, method: nn.Module | None = None) -> list[Figure]:
+        """See :func:`ssl_domains.image.figures.figures`."""
+        from ssl_domains.image.figures import figures
+
+        assert isinstance(source, ImageSource)
+        return figures(encoder, source, method)
 
 
 def find(

@@ -179,9 +179,10 @@ def _table(file: Path) -> pa.Table:
             return pq.read_table(file)
         import pyarrow.csv as csv
 
-        return csv.read_csv(
-            file, parse_options=csv.ParseOptions(delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-        )
+        tabs = csv.ParseOptions(delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+        table = csv.read_csv(file, parse_options=tabs)
+        table.column_names  # noqa: B018  (a header in another encoding fails here)
+        return table
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read as a table ({str(error).splitlines()[0]})") from None
 

@@ -18,6 +18,7 @@ from ssl_domains.core.methods.base import Method
 from ssl_domains.core.objectives.base import Objective
 from ssl_domains.core.samplers import Sampler
 from ssl_domains.core.schedules import Schedule
+from ssl_domains.curation.filter import kept_rows
 from ssl_domains.recipe.schema import Recipe, Section, to_plain
 from ssl_domains.recipe.signatures import parameters
 from ssl_domains.trainer.optimizers import OptimizerConfig
@@ -114,6 +115,8 @@ def build(recipe: Recipe, source: Source | None = None) -> Experiment:
         domain, source = open_source(recipe)
     else:
         domain = registry.load_domain(recipe.domain)()
+    if recipe.train.rows is not None:
+        source.pretrain_index = kept_rows(source, recipe.train.rows)  # type: ignore[attr-defined]
     set_seed(recipe.train.seed)
     problems: list[str] = []
 

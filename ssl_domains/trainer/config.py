@@ -54,6 +54,8 @@ class TrainConfig(BaseModel):
     """Largest absolute value of a gradient entry; applied after ``clip_norm``. None: no clipping."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of matrix products (autocast); weights stay float32. fp16 (CUDA) scales the loss."""
+    rows: str | None = None
+    """A file of ``ssl-domains curate``: pretraining goes over the rows that it keeps. None: all of them."""
     seed: int = 0
     """Seed of the batch order, views, masks and dropout."""
     num_workers: int = Field(default=0, ge=0)

@@ -59,7 +59,7 @@ class AutoencoderClusters(DistinctClusters):
             )
         if not lr > 0 or noise < 0 or min(batch_size - 1, epochs, patience) < 1:
             raise ValueError(
-                "sampler: lr, epochs and patience must be positive, batch_size at least 2, and noise not negative"
+                "sampler: lr, epochs and patience must be positive, batch_size 2 or more, noise not negative"
             )
         self.filters, self.kernel, self.noise, self.lr = tuple(filters), kernel, noise, lr
         self.batch_size, self.epochs, self.patience = batch_size, epochs, patience

@@ -13,7 +13,8 @@ from benchmarks.claims.common import Result, interval, write_table
 def names() -> list[str]:
     """Every module here with a ``run``."""
     folder = Path(__file__).parent
-    return sorted(p.stem for p in folder.glob("*.py") if p.stem not in ("__init__", "__main__", "common"))
+    stems = (p.stem for p in folder.glob("*.py"))
+    return sorted(stem for stem in stems if not stem.startswith("_") and stem != "common")
 
 
 def main() -> None:

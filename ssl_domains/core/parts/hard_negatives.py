@@ -57,20 +57,30 @@ def mix_hard_negatives(
     pool = pool.float()
     similarity, rows = _hardest(query, pool, hardest, exclude, chunk_size)
     usable = (similarity > -torch.inf).sum(dim=1, keepdim=True).clamp_min(1)  # [B, 1], they come first
-    made = []
+    parents, shares = [], []  # of every mixture two rows of [pool; query], and the share of the first
     if pairs:
         first = _pick(draw.uniform(pairs), usable)
         step = 1 + _pick(draw.uniform(pairs), (usable - 1).clamp_min(1))
         second = torch.where(usable > 1, (first + step) % usable, first)
-        share = draw.uniform(pairs)[..., None]
-        mixed = pool[rows.gather(1, first)].mul_(share)
-        made.append(mixed.add_(pool[rows.gather(1, second)].mul_(1.0 - share)))
+        parents.append(torch.stack([rows.gather(1, first), rows.gather(1, second)], dim=2))
+        shares.append(draw.uniform(pairs))
     if with_query:
-        chosen = _pick(draw.uniform(with_query), usable)
-        share = draw.uniform(with_query, high=0.5)[..., None]
-        made.append(pool[rows.gather(1, chosen)].mul_(1.0 - share).add_(share * query[:, None]))
-    values = torch.cat(made, dim=1) if made else query.new_empty(len(query), 0, query.shape[1])
-    return MixedNegatives(F.normalize(values, dim=2), rows, similarity)
+        chosen = rows.gather(1, _pick(draw.uniform(with_query), usable))
+        own = len(pool) + torch.arange(len(query), device=rows.device)[:, None].expand_as(chosen)
+        parents.append(torch.stack([own, chosen], dim=2))
+        shares.append(draw.uniform(with_query, high=0.5))
+    if not parents:
+        return MixedNegatives(query.new_empty(len(query), 0, query.shape[1]), rows, similarity)
+    share = torch.cat(shares, dim=1)
+    # One pass over the parents; [B, S, D] is the only large tensor.
+    values = F.embedding_bag(
+        torch.cat(parents, dim=1).flatten(0, 1),
+        torch.cat([pool, query]),
+        per_sample_weights=torch.stack([share, 1.0 - share], dim=2).flatten(0, 1),
+        mode="sum",
+    ).view(*share.shape, query.shape[1])
+    values.div_(torch.linalg.vector_norm(values, dim=2, keepdim=True).clamp_min(1e-12))
+    return MixedNegatives(values, rows, similarity)
 
 
 def _hardest(

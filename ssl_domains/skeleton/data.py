@@ -185,7 +185,7 @@ class BodySource:
         rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), 512)).astype(np.int64))
         _, confidence, length = self.clip(rows)
         real = (np.arange(confidence.shape[1])[None] < length[:, None])[..., None, None]
-        someone = (confidence > 0).max(axis=(1, 3), keepdims=True)
+        someone = np.max(confidence, axis=(1, 3), keepdims=True) > 0
         there = np.broadcast_to(someone & real, confidence.shape)
         return float(((confidence == 0) & there).sum() / max(int(there.sum()), 1))
 

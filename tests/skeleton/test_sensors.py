@@ -32,7 +32,7 @@ def long_table(path, seconds=12.0, people=3, rates=(50.0, 33.0), start=(0.0, 0.0
             part = pd.DataFrame(wave(time, person), columns=CHANNELS)
             rows.append(
                 part.assign(
-                    time=time, device=device, subject=f"p{person}", activity="sit walk run".split()[person]
+                    time=time, device=device, subject=f"p{person}", activity=["sit", "walk", "run"][person]
                 )
             )
     frame = pd.concat(rows)
@@ -135,9 +135,9 @@ def test_other_channels_and_columns(tmp_path):
         open_(tmp_path / "long.csv", time="when", window=2)
     with pytest.raises(DataError, match="has no channel 'gyr_x'"):
         open_(tmp_path / "long.csv", channels=["gyr_x"], window=2)
-    with pytest.raises(DataError, match="say how long a window|give a window"):
-        frame = long_table(tmp_path / "b.csv")
-        frame[~((frame.subject == "p1") & (frame.time > 5))].to_csv(tmp_path / "b.csv", index=False)
+    frame = long_table(tmp_path / "b.csv")
+    frame[~((frame.subject == "p1") & (frame.time > 5))].to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(DataError, match="give a window"):
         open_(tmp_path / "b.csv")
     with pytest.raises(DataError, match="is long enough for a window"):
         open_(tmp_path / "long.csv", window=60)

@@ -11,7 +11,7 @@ import numpy as np
 from ssl_domains.core.errors import DataError
 from ssl_domains.skeleton.layouts import make
 from ssl_domains.skeleton.readers.files import ReadOptions, files_of
-from ssl_domains.skeleton.recordings import Recording, Recordings
+from ssl_domains.skeleton.recordings import Recording, Recordings, same_points
 from ssl_domains.skeleton.store import ArrayStore
 
 X_NAMES = ("x", "data", "points", "skeleton", "keypoints", "X")
@@ -42,6 +42,7 @@ def read(path: Path, options: ReadOptions) -> Recordings:
         found = files_of(path, ".npz") or files_of(path, ".npy")
         parts = [read(p, options) for p in found if not _is_side(p)]
         items = [item for part in parts for item in _owned(part)]
+        same_points(items)
         first = parts[0]
         return Recordings(items, first.channels, first.layout, first.vectors, str(path))
     arrays = load_arrays(path)

@@ -229,7 +229,7 @@ def test_by_recipe_and_with_one_device_afterwards(tmp_path):
         time=t, device="left_wrist"
     )
     frame.to_csv(tmp_path / "one.csv", index=False)
-    assert run.encoder.embed(tmp_path / "one.csv").shape == (5, 96)
+    assert run.encoder.embed(tmp_path / "one.csv").shape == (7, 96)
 
 
 def test_bad_options():

@@ -22,7 +22,7 @@ import numpy as np
 
 PUBLIC = "files/usr/share/games/0ad/mods/public/public.zip"
 BIPED = "art/animation/biped/"
-WATCH = "seglearn/data/watch_dataset.npy"
+WATCH = "files/seglearn/data/watch_dataset.npy"
 # The bones of art/skeletons/biped.xml from top to bottom, which is their order in the files.
 BONES = [
     "hip", "spine", "spine1", "chest", "shoulder_L", "arm_L", "forearm_L", "hand_L", "finger_L",

@@ -184,7 +184,8 @@ class BodySource:
         """Share of the points of the persons that are there, in at most 512 clips."""
         rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), 512)).astype(np.int64))
         _, confidence, length = self.clip(rows)
-        real = (np.arange(confidence.shape[1])[None] < length[:, None])[..., None, None]
+        step = np.arange(confidence.shape[1])
+        real = np.less(step[None], length[:, None])[:, :, None, None]
         someone = np.max(confidence, axis=(1, 3), keepdims=True) > 0
         there = np.broadcast_to(someone & real, confidence.shape)
         return float(((confidence == 0) & there).sum() / max(int(there.sum()), 1))

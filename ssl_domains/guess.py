@@ -37,7 +37,7 @@ def guess_domain(source: Any = None, **data: Any) -> str:
         if found:
             return found
     raise DataError(
-        f"{source}: cannot tell the domain of this source; say it with domain=tabular, graph, image or skeleton "
+        f"{source}: cannot tell the domain of this source; say domain=tabular, graph, image or skeleton "
         f"(known endings: {', '.join(_TABLE + _GRAPH + _IMAGE + _SKELETON)})"
     )
 

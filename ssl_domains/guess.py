@@ -11,6 +11,7 @@ from ssl_domains.core.errors import DataError
 _TABLE = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".db", ".sqlite", ".duckdb")
 _GRAPH = (".graphml", ".gml", ".gexf", ".pt", ".smi", ".smiles", ".sdf", ".mol")
 _IMAGE = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".npz", ".npy", ".tar")
+_SKELETON = (".skeleton", ".bvh", ".c3d")
 _ENOUGH = 200
 
 
@@ -36,13 +37,15 @@ def guess_domain(source: Any = None, **data: Any) -> str:
         if found:
             return found
     raise DataError(
-        f"{source}: cannot tell the domain of this source; say it with domain=tabular, graph or image "
-        f"(known endings: {', '.join(_TABLE + _GRAPH + _IMAGE)})"
+        f"{source}: cannot tell the domain of this source; say domain=tabular, graph, image or skeleton "
+        f"(known endings: {', '.join(_TABLE + _GRAPH + _IMAGE + _SKELETON)})"
     )
 
 
 def _by_name(name: str) -> str | None:
     low = name.lower().removesuffix(".gz")
+    if low.startswith("generated://") or low.endswith(_SKELETON):
+        return "skeleton"
     if low.startswith(("import-graph://", "ast-graph://", "pyg://")) or low.endswith(_GRAPH):
         return "graph"
     if low.startswith("sklearn://digits") or low.endswith(_IMAGE):
@@ -52,6 +55,8 @@ def _by_name(name: str) -> str | None:
     path = Path(name)
     if path.is_dir():
         stems = {p.stem.lower() for p in path.iterdir()}
+        if any(p.suffix.lower() in _SKELETON or p.stem.endswith("_keypoints") for p in path.iterdir()):
+            return "skeleton"
         if "edges" in stems or any(
             p.name.lower().removesuffix(".gz").endswith(_GRAPH) for p in path.iterdir()
         ):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_domains.api import RecipeLike, Run, default_run
+from ssl_domains.core import registry
 from ssl_domains.core.errors import RunError
 from ssl_domains.core.interfaces import Encoder, pretrain_source
 from ssl_domains.core.methods.base import Method
@@ -17,7 +18,9 @@ from ssl_domains.evaluation.pictures import data_uri
 from ssl_domains.evaluation.results import Evaluation
 from ssl_domains.recipe.build import Experiment, build
 from ssl_domains.recipe.check import read_recipe
-from ssl_domains.recipe.schema import Recipe, to_plain
+from ssl_domains.recipe.loading import parse_value
+from ssl_domains.recipe.schema import Recipe, inline, to_plain
+from ssl_domains.recipe.signatures import parameters
 from ssl_domains.trainer import checkpoint
 from ssl_domains.trainer.distributed import barrier, from_main, is_main
 from ssl_domains.trainer.files import write_text
@@ -82,7 +85,9 @@ def fork_run(
     budget = [f"train.steps={step + steps}", "train.epochs=null", "train.samples=null"]
     if anneal:
         budget.append(f"schedule.anneal_steps={steps}")
-    checked = read_recipe(trunk.recipe_path, [*budget, *overrides], {}, plugin)
+    overrides = list(overrides)
+    carried = _carried(read_recipe(trunk.recipe_path, (), {}, plugin), overrides)
+    checked = read_recipe(trunk.recipe_path, [*budget, *carried, *overrides], {}, plugin)
     directory = RunDirectory(Path(run) if run is not None else default_run(f"{path.name}-fork"))
     experiment = build(checked)
     trainer = make_trainer(experiment, directory, progress)
@@ -91,6 +96,20 @@ def fork_run(
     encoder = trainer.export_encoder()
     experiment.save_encoder(directory.encoder_path, encoder)
     return _finish(experiment, encoder, directory, result, progress)
+
+
+def _carried(trunk: Recipe, overrides: Iterable[str]) -> list[str]:
+    """A fork that names another method (MoCo goes on as HaLP) keeps the options that both take: the weights
+    have to fit. Overrides that say so, for :func:`read_recipe`."""
+    old = trunk.sections["method"]
+    named = [text.partition("=")[2] for text in overrides if text.startswith(("method=", "method.name="))]
+    given = parse_value(named[-1]) if named else old.name
+    name = given.get("name") if isinstance(given, dict) else given
+    if name == old.name or name not in registry.names("method"):
+        return []
+    takes = parameters(registry.get("method", name))
+    kept = {key: value for key, value in old.resolved.items() if key in takes}
+    return [f"method.{key}={inline(to_plain(value))}" for key, value in kept.items()]
 
 
 def _checkpoint(run: RunDirectory, step: int | None) -> Path:

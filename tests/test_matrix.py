@@ -27,6 +27,13 @@ METHODS = {
     "vicreg": ("joint_embedding", SMALL, "vicreg", {}, "views"),
     "simsiam": ("joint_embedding", {**SMALL, "predictor": [8]}, "cosine_regression", {}, "views"),
     "moco": ("momentum_contrast", {**SMALL, "queue_size": 96, "momentum": 0.99}, "moco", {}, "views"),
+    "halp": (
+        "halp",
+        {**SMALL, "queue_size": 96, "momentum": 0.99, "positives": 10, "prototypes": 4, "recent": 64},
+        "moco",
+        {},
+        "views",
+    ),
     "mochi": (
         "mochi",
         {
@@ -155,7 +162,22 @@ def image_source(folder):
     return registry.load_domain("image")().open(str(folder / "images.npz"))
 
 
+def motion_source(folder):
+    data = "generated://motions?clips=80&people=6"
+    return registry.load_domain("skeleton")().open(source=data, frames=16, valid=0.2, test=0.2)
+
+
+def sensor_source(folder):
+    return registry.load_domain("skeleton")().open(
+        source="generated://wearables?clips=40&people=6", kind="sensors", window=2, valid=0.2, test=0.2
+    )
+
+
 SOURCES = {
+    "skeleton": motion_source,
+    "skeleton-gru": motion_source,
+    "skeleton-stgcn": motion_source,
+    "skeleton-sensors": sensor_source,
     "image": image_source,
     "image-conv": image_source,
     "tabular": table_source,
@@ -169,6 +191,10 @@ SOURCES = {
     "graph-typed": typed_source,
 }
 ENCODERS = {
+    "skeleton": ("space_time_transformer", {"width": 16, "depth": 1, "heads": 2}),
+    "skeleton-gru": ("bigru", {"hidden": 16, "layers": 1}),
+    "skeleton-stgcn": ("stgcn", {"width": 4, "dropout": 0.0}),
+    "skeleton-sensors": ("device_conv", {"widths": [8, 8, 16], "dropout": 0.0}),
     "image": ("image_vit", {"patch": 4, "width": 16, "depth": 2, "heads": 2}),
     "image-conv": ("image_resnet", {"depth": 10, "width": 8, "stem": "small"}),
     "tabular-mlp": ("mlp", {"width": 16, "cell_width": 8, "dropout": 0.0}),
@@ -195,9 +221,20 @@ PREDICTORS = {
     "graph": {},
     "image": {"width": 16, "depth": 1, "heads": 2},
     "image-conv": {},
+    "skeleton": {"width": 16, "depth": 1, "heads": 2},
 }
-OBJECTIVES = {"tabular": "mixed_columns", "graph": "scaled_cosine", "image": "masked_mse"}
-MASKS = {"tabular": "disjoint_subsets", "graph": "random", "image": "multi_block"}
+OBJECTIVES = {
+    "tabular": "mixed_columns",
+    "graph": "scaled_cosine",
+    "image": "masked_mse",
+    "skeleton": "masked_mse",
+}
+MASKS = {
+    "tabular": "disjoint_subsets",
+    "graph": "random",
+    "image": "multi_block",
+    "skeleton": "disjoint_subsets",
+}
 VIEWS = {  # others than the domain's first
     "tabular-noise": ("column_noise", {"std": 0.3, "flip": 0.3, "both": True}),
     "tabular-cutmix": ("row_cutmix", {"rate": 0.3, "both": True}),

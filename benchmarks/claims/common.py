@@ -86,6 +86,18 @@ def data_root() -> Path:
     return root
 
 
+def motion_data(name: str) -> Path:
+    """A file of motions or wearables in that folder.
+
+    Raises:
+        SystemExit: it is not there, with the command.
+    """
+    path = data_root() / name
+    if not path.exists():
+        raise SystemExit(f"{path} is not there: run `{FETCH} --motions`")
+    return path
+
+
 def write_table() -> None:
     """docs/claims.md from all stored results."""
     lines = [

@@ -36,6 +36,7 @@ class MomentumContrast(Method):
         queue_size: K, default 65,536 (the paper's). 0: negatives are the batch's other keys.
         momentum: EMA momentum, one number (0.999, the paper's) or ``[start, end]`` (cosine).
         symmetric: also use the second view as query.
+        projector_norm: ``batch`` (v3), or ``none`` (v2's projector, and that of HaLP and CMD).
 
     A row of the queue that holds the query's own sample (a short data set comes round before
     the queue does) is not counted as its negative. The papers' shuffling of batch norm is not
@@ -52,10 +53,13 @@ class MomentumContrast(Method):
         queue_size: int = 65536,
         momentum: float | tuple[float, float] = 0.999,
         symmetric: bool = False,
+        projector_norm: str = "batch",
     ) -> None:
         super().__init__()
+        if projector_norm not in ("batch", "layer", "none"):
+            raise ValueError(f"method.projector_norm must be batch, layer or none, got {projector_norm!r}")
         self.encoder, self.objective, self.views = encoder, objective, views
-        self.projector = mlp(encoder.pooled_width, projector)
+        self.projector = mlp(encoder.pooled_width, projector, norm=projector_norm)  # type: ignore[arg-type]
         self.embedding_width = projector[-1] if projector else encoder.pooled_width
         self.predictor: nn.Module | None = None
         if predictor:

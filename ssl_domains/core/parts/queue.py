@@ -45,6 +45,10 @@ class Queue(nn.Module):
         """``[K]`` side column."""
         return self.get_buffer(f"column_{name}")
 
+    def newest(self, n: int) -> Tensor:
+        """``[n, D]``: the keys that were pushed last, the newest first."""
+        return self.keys[(self.position - 1 - torch.arange(n, device=self.keys.device)) % self.size]
+
     @torch.no_grad()
     def push(self, keys: Tensor, index: Tensor, **columns: Tensor) -> None:
         """Appends this process's keys ``[B, D]`` and those of all others, dropping the oldest."""

@@ -1,0 +1,1 @@
+"""Encoders of skeletons and body-worn sensors."""

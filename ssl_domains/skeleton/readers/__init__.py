@@ -1,0 +1,1 @@
+"""Files of skeletons and sensors, read into recordings."""

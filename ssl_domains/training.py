@@ -24,7 +24,8 @@ from ssl_domains.recipe.signatures import parameters
 from ssl_domains.trainer import checkpoint
 from ssl_domains.trainer.distributed import barrier, from_main, is_main
 from ssl_domains.trainer.files import write_text
-from ssl_domains.trainer.loop import FitResult, Fork, Trainer
+from ssl_domains.trainer.loop import Trainer
+from ssl_domains.trainer.outcome import FitResult, Fork
 from ssl_domains.trainer.profile import Profile, profile
 from ssl_domains.trainer.run import RunDirectory, read_json
 from ssl_domains.trainer.setup import device_for

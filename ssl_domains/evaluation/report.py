@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_domains.evaluation import label_curve, page, plots
+from ssl_domains.evaluation import label_curve, page, plots, samples
 from ssl_domains.evaluation.expect import check_expectations
 from ssl_domains.evaluation.metrics import TITLES
 from ssl_domains.evaluation.page import cell, esc
@@ -90,8 +90,8 @@ def write_report(
             _training(metrics_rows),
             _guard(metrics_rows, findings),
             _diagnostics(evaluation),
-            _neighbours(evaluation),
-            *_figures(evaluation),
+            samples.neighbours(evaluation),
+            *samples.figures(evaluation),
             page.section("Data", page.key_values(card or {})),
             page.section("Recipe", page.code(recipe_yaml)),
             page.section("Environment", page.key_values(environment or {})),
@@ -378,42 +378,3 @@ def _diagnostics(evaluation: Evaluation) -> str:
     return page.section(
         "Without labels", page.table(["", *(features_title(n) for n in found)], rows) if rows else ""
     )
-
-
-def _neighbours(evaluation: Evaluation) -> str:
-    if not evaluation.neighbours:
-        return ""
-    width = max(len(entry["near"]) for entry in evaluation.neighbours)
-    rows = []
-    for entry in evaluation.neighbours:
-        cells = [
-            cell(f'{_shown(n)}{esc(_named(n))} <span class="sd">{n["cosine"]:.3f}</span>', numeric=False)
-            for n in entry["near"]
-        ]  # fmt: skip
-        rows.append(page.row(_shown(entry) + esc(_named(entry)), cells))
-    head = ["sample", *(f"neighbour {i + 1}" for i in range(width))]
-    caption = "Nearest samples by cosine of the pretrained embeddings."
-    return page.section("Nearest neighbours", page.table(head, rows, caption=caption, numeric_from=99))
-
-
-def _shown(entry: Mapping[str, Any]) -> str:
-    """The picture of a sample above its name, where there is one."""
-    if not entry.get("picture"):
-        return ""
-    return f'<img class="thumb" src="{esc(entry["picture"])}" alt="{esc(entry["id"])}">'
-
-
-def _figures(evaluation: Evaluation) -> list[str]:
-    """What the domain draws of a trained encoder."""
-    return [
-        page.section(
-            figure["title"],
-            f'<figure><img src="{esc(figure["picture"])}" alt="{esc(figure["title"])}">'
-            f"<figcaption>{esc(figure['caption'])}</figcaption></figure>",
-        )
-        for figure in evaluation.figures
-    ]
-
-
-def _named(entry: Mapping[str, Any]) -> str:
-    return f"{entry['id']}: {entry['text']}" if entry.get("text") else str(entry["id"])

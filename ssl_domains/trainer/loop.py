@@ -14,7 +14,6 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,45 +35,12 @@ from ssl_domains.trainer.loader import BatchOrder, batches, count_batches
 from ssl_domains.trainer.logging import MetricsLog
 from ssl_domains.trainer.meter import Meter
 from ssl_domains.trainer.optimizers import AdamW, OptimizerConfig
+from ssl_domains.trainer.outcome import FitResult, Fork
 from ssl_domains.trainer.run import RunDirectory
 from ssl_domains.trainer.signals import Interrupted, Interrupts
 
 AGREE_EVERY = 10
 """With several processes, steps between two looks at whether one was interrupted or time is up."""
-
-
-@dataclass
-class FitResult:
-    """How a run ended.
-
-    Attributes:
-        steps: optimizer steps done, from the very start.
-        samples: samples seen over all processes.
-        seconds: time in the loop, earlier parts of a resumed run included.
-        rows: the metrics.
-        findings: sentences of the guard.
-        checkpoint: the last one; None without a run directory.
-    """
-
-    steps: int
-    samples: int
-    seconds: float
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    findings: list[str] = field(default_factory=list)
-    checkpoint: Path | None = None
-
-
-@dataclass(frozen=True)
-class Fork:
-    """Where a new run takes its state from: weights, optimizer moments, schedule, step, memory.
-
-    Attributes:
-        checkpoint: of the other run, which is only read.
-        anneal: start the infinite schedule's annealing at once.
-    """
-
-    checkpoint: Path
-    anneal: bool = False
 
 
 class Trainer:

@@ -23,8 +23,8 @@ from ssl_domains.image.encoders import ImageResNet
 from ssl_domains.image.views import ImageAugment
 from ssl_domains.trainer.config import TrainConfig
 from ssl_domains.trainer.loop import Trainer
-from ssl_domains.trainer.outcome import FitResult
 from ssl_domains.trainer.optimizers import AdamW
+from ssl_domains.trainer.outcome import FitResult
 
 ENCODER = "ResNet-10 of 16 to 128 channels whose first layers divide the side by 4 (307,000 parameters)"
 

@@ -224,7 +224,7 @@ def test_every_error_at_once_with_place_and_nearest_name(tmp_path):
     mask: {name: disjoint_subsets, n_targets: four, context: [0.1, a]}
     objective: {name: masked_mse, beta: 1}
     optimiser: adamw
-    views: column_corruption
+    views: {name: column_corruption, rat: 0.3}
     schedule: {name: warmup_cosine, final_ratio: no}
     train: {batch_size: 512, epoch: 10, precision: fp8, clip_norm: -1}
     evaluate: {probes: [linear, {name: knn, kk: 20}, knnn], seed: 3}
@@ -241,7 +241,7 @@ def test_every_error_at_once_with_place_and_nearest_name(tmp_path):
         "mask.n_targets: got 'four', expected a whole number",
         "mask.context: got [0.1, 'a'], expected [a number, a number]",
         "objective.beta: unknown key",
-        "views: method 'latent_prediction' takes no views",
+        "views.rat: unknown key; did you mean 'rate'?",
         "schedule.final_ratio: got 'no', expected a number",
         "train.epoch: unknown key; did you mean 'epochs'?",
         "train.precision: got 'fp8', expected one of fp32, bf16, fp16",
@@ -255,6 +255,20 @@ def test_every_error_at_once_with_place_and_nearest_name(tmp_path):
     for sentence in wanted:
         assert any(sentence in problem for problem in found), (sentence, found)
     assert any(problem.split(": ")[0].endswith("mine.yaml:6") for problem in found)  # the mask's line
+
+
+def test_a_section_that_the_method_does_not_take_is_refused(tmp_path):
+    text = """
+    domain: tabular
+    data: {source: my.csv}
+    method: {name: joint_embedding}
+    objective: vicreg
+    views: column_corruption
+    mask: random
+    train: {epochs: 1}
+    """
+    found = problems(write(tmp_path, text))
+    assert any("mask: method 'joint_embedding' takes no mask" in problem for problem in found), found
 
 
 def test_probe_names_and_options(tmp_path):

@@ -158,10 +158,10 @@ def locked(domain: str, key: str | None) -> Iterator[None]:
     if key is None:
         yield
         return
-    root = cache_folder() / domain
+    root = cache_folder() / ".locks"  # beside the entries, which are complete or not there
     try:
         root.mkdir(parents=True, exist_ok=True)
-        file = (root / f".{key}.lock").open("w")
+        file = (root / f"{domain}-{key}").open("w")
     except OSError as error:
         raise refuse(root, error) from None
     with file:

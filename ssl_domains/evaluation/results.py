@@ -84,12 +84,12 @@ class Evaluation:
     rows: list[Row] = field(default_factory=list)
     diagnostics: dict[str, dict[str, float]] = field(default_factory=dict)
     neighbours: list[dict[str, Any]] = field(default_factory=list)
-    figures: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     class_names: list[str] | None = None
     width: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     sample: MapSample | None = None
+    figures: list[dict[str, str]] = field(default_factory=list)
 
     def find(self, probe: str, features: str = "pretrained", metric: str | None = None) -> Row | None:
         """The row of a probe; ``metric`` None: the main one. ``few_shot`` also finds its only variant."""

@@ -13,9 +13,12 @@ from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Source, Views
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import views
+from ssl_domains.tabular.integration.spec import TextTableSpec
 from ssl_domains.tabular.spec import FIRST_CATEGORY, TableSpec
 
 Row = dict[str, Tensor]
+
+TEXTS = "these views change numbers and categories, but data.cells is text; use views: text_perturbations"
 
 
 def _share(value: float, name: str) -> float:
@@ -26,9 +29,7 @@ def _share(value: float, name: str) -> float:
 
 def _n_columns(x: Row) -> int:
     if "numeric" not in x:
-        raise DataError(
-            "these views change numbers and categories, but data.cells is text; use views: text_perturbations"
-        )
+        raise DataError(TEXTS)
     return x["numeric"].shape[1] + x["categorical"].shape[1]
 
 
@@ -78,8 +79,10 @@ class _ColumnViews(Views):
         """Looks whether there are columns.
 
         Raises:
-            DataError: the data are interactions, whose rows have no cells of their own.
+            DataError: the data are texts, or interactions, whose rows have no cells of their own.
         """
+        if isinstance(source.spec, TextTableSpec):
+            raise DataError(TEXTS)
         if not isinstance(source.spec, TableSpec):
             raise DataError(
                 "these views change the cells of one table; interactions need views feature_masking"

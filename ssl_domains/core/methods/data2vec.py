@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_domains.core.batch import Batch, Mask, Tokens
+from ssl_domains.core.errors import UserError
 from ssl_domains.core.interfaces import Encoder, Masker, Views
 from ssl_domains.core.methods.latent_prediction import LatentPrediction
 from ssl_domains.core.objectives.base import Objective
@@ -54,7 +55,7 @@ class Data2Vec(LatentPrediction):
         whole: Tokens = encoded.tokens
         states = [s for s in encoded.layers or [] if s.shape == whole.values.shape][-self.target_layers :]
         if not states:
-            raise ValueError("data2vec: this encoder gives no hidden states of its tokens")
+            raise UserError("method 'data2vec' wants an encoder that gives the states of its tokens by layer")
         mean = torch.stack([F.layer_norm(s.float(), s.shape[-1:]) for s in states]).mean(dim=0)
         target = Tokens(mean, whole.layout, whole.padding, whole.segment).select(mask)
         if self.normalize_targets:

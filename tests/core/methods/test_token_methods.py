@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ssl_domains.core.batch import Batch, Encoded, Tokens
+from ssl_domains.core.errors import UserError
 from ssl_domains.core.interfaces import Encoder
 from ssl_domains.core.layout import Set
 from ssl_domains.core.masking import RandomMask
@@ -129,7 +130,7 @@ def test_data2vec_targets_are_the_mean_of_normalised_layers(views):
 
 def test_data2vec_wants_layers(encoder, batch):
     method = Data2Vec(encoder, MaskedSmoothL1(), RandomMask(0.5))
-    with pytest.raises(ValueError, match="no hidden states"):
+    with pytest.raises(UserError, match="states of its tokens by layer"):
         method(batch, Draw(0, 0, batch.index))
 
 

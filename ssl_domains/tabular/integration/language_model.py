@@ -27,13 +27,13 @@ class LanguageModel:
     """
 
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
+        place = Path(folder).expanduser()
+        if not (place / "config.json").is_file():
+            raise UserError(f"lm:{folder} is no folder of a language model (it has no config.json)")
         try:
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError:
             raise UserError("a language model needs transformers: pip install transformers") from None
-        place = Path(folder).expanduser()
-        if not (place / "config.json").is_file():
-            raise UserError(f"lm:{folder} is no folder of a language model (it has no config.json)")
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
             model: Any = AutoModelForCausalLM.from_pretrained(str(place), local_files_only=True)

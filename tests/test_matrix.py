@@ -288,8 +288,12 @@ def make(kind: str, case: str, source):
 
 
 REPLACES = ("tabular-mlp", "tabular-resnet")  # encoders whose mask tokens SubTab trains
+# Convolutions over joints take 10 to 20 s a method: one of each family here, the others under ``-m slow``.
+SLOW = {("skeleton-stgcn", case) for case in METHODS} - {
+    ("skeleton-stgcn", case) for case in ("simclr", "masked_reconstruction", "data2vec")
+}
 CASES = [
-    (kind, case)
+    pytest.param(kind, case, marks=[pytest.mark.slow] if (kind, case) in SLOW else [])
     for kind in SOURCES
     for case in ({**METHODS, **TABLE_METHODS} if kind.startswith("tabular") else METHODS)
 ]

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.interfaces import Encoder
 from ssl_domains.core.layout import Set
+from ssl_domains.core.parts.grid_predictor import gather_tokens
 from ssl_domains.core.parts.mixup import mixup
 from ssl_domains.core.parts.transformer import sincos
 from ssl_domains.core.registry import encoder
 from ssl_domains.tabular.embeddings import ColumnTokens, NumericKind
-from ssl_domains.tabular.predictors import ColumnPredictor, Trunk, gather_tokens
+from ssl_domains.tabular.predictors import ColumnPredictor, Trunk
 from ssl_domains.tabular.spec import TableSpec
 
 

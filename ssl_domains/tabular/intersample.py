@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_domains.core.collectives import all_gather_rows
+from ssl_domains.core.parts.grid_predictor import gather_tokens
 from ssl_domains.core.parts.transformer import TransformerBlock
 from ssl_domains.core.registry import encoder
 from ssl_domains.tabular.embeddings import NumericKind
 from ssl_domains.tabular.encoders import FTTransformer
-from ssl_domains.tabular.predictors import gather_tokens
 from ssl_domains.tabular.spec import TableSpec
 
 

@@ -8,12 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_domains.core.batch import Encoded, Mask
+from ssl_domains.core.parts.grid_predictor import gather_tokens
 from ssl_domains.core.parts.transformer import Transformer, init_truncated_normal, sincos
-
-
-def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """``[B, N, H]`` at ``[B, n]`` gives ``[B, n, H]``."""
-    return torch.gather(tokens, 1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
 class Trunk(nn.Module):

@@ -1,10 +1,14 @@
 """Generated files that the tests of recipes, verbs and the command line share."""
 
 import csv
+import os
 import random
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY = """# A tiny run
 domain: tabular

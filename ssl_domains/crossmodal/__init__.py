@@ -1,0 +1,1 @@
+"""Two or more domains in one run: pairs of samples, towers, retrieval across."""

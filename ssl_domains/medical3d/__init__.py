@@ -1,0 +1,1 @@
+"""Medical volumes: scans with spacing, orientation and a patient."""

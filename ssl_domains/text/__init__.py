@@ -1,0 +1,1 @@
+"""Text: captions, names, transcripts."""

@@ -222,7 +222,7 @@ class GraphEdits(Views):
         return x
 
     def _bank(self, name: str, values: Tensor) -> Tensor:
-        """Rows to draw from, on the batch's device; before :meth:`prepare` the batch's own (all relations)."""
+        """Rows to draw from, on the batch's device; before :meth:`prepare` the batch's, or all relations."""
         bank = self.banks.get(name)
         if bank is None:
             if name == "edge_type":  # self-loops have a type, too

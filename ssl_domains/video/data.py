@@ -106,7 +106,7 @@ class VideoSource:
         """``[n, F]`` float32: the pixels, shrunk to four times and at most about 800 numbers."""
         times = min(4, self.spec.window)
         side = int((800 / self.spec.channels / times) ** 0.5)
-        shape = (times, *(min(side, s) for s in self.spec.size))
+        shape = (times, min(side, self.spec.size[0]), min(side, self.spec.size[1]))
         parts = []
         for start in range(0, len(indices), 128):
             x = self.fetch(indices[start : start + 128]).x.float() / 255

@@ -208,7 +208,7 @@ def _stream(container: Any) -> Any:
     return stream
 
 
-def _errors() -> tuple[type[BaseException], ...]:
+def _errors() -> tuple[type[Exception], ...]:
     import av
 
     return (av.error.FFmpegError, OSError, ValueError, EOFError)
@@ -221,7 +221,7 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
     while True:
         try:
             packet = next(packets)
-        except (StopIteration, *errors):
+        except (StopIteration, *errors):  # type: ignore[misc]
             break
         try:
             yield from packet.decode()
@@ -272,7 +272,7 @@ def _last_packet(container: Any, stream: Any) -> float | None:
     while True:
         try:
             packet = next(packets)
-        except (StopIteration, *_errors()):
+        except (StopIteration, *_errors()):  # type: ignore[misc]
             return last
         if packet.pts is not None and not packet.is_corrupt:
             stamp = float(packet.pts * packet.time_base)

@@ -28,7 +28,10 @@ COMMON = {
 KINDS = {
     "video": {
         **COMMON,
-        "encoder": ("video_vit", {"patch": 4, "width": 16, "depth": 2, "heads": 2, "normalize_target": "none"}),
+        "encoder": (
+            "video_vit",
+            {"patch": 4, "width": 16, "depth": 2, "heads": 2, "normalize_target": "none"},
+        ),
         "predictor": {"width": 16, "depth": 1, "heads": 2},
         "replacing": {"hidden": "replace"},
     },
@@ -40,7 +43,7 @@ KINDS = {
     },
     "video-frames": {
         **COMMON,
-        "encoder": ("frame_encoder", {"model": "resnet10t", "options": {"block_args": {}}}),
+        "encoder": ("frame_encoder", {"model": "test_resnet"}),
         "predictor": {},
         "quick": {"simclr", "pretext_task"},
     },

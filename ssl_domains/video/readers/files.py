@@ -213,10 +213,11 @@ def read_table(
         )
     columns = [_values(table, name) for name in wanted]
     values = None if not columns else columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+    groups: np.ndarray | None = None
     if group is not None:
         groups = _values(table, group)
-    else:
-        groups = np.array(paths, dtype=object) if len(set(paths)) < len(paths) else None
+    elif len(set(paths)) < len(paths):
+        groups = np.array(paths, dtype=object)
     ids = [
         p if begin is None else f"{p}@{begin[i]:g}{'' if stop is None else f'-{stop[i]:g}'}"
         for i, p in enumerate(paths)

@@ -12,10 +12,10 @@ from ssl_domains.core.layout import Grid
 from ssl_domains.core.parts.grid_predictor import GridPredictor, gather_tokens, grid_codes
 from ssl_domains.core.parts.transformer import init_xavier
 from ssl_domains.core.registry import encoder
+from ssl_domains.core.weights import create_timm, load_weights
 from ssl_domains.image.encoders import ConvEncoder, ImageEncoder, _Features, _map_size
 from ssl_domains.image.patches import HiddenHead
 from ssl_domains.image.spec import ImageSpec
-from ssl_domains.image.weights import create_timm, load_weights
 
 SIZES = {
     "tiny": (192, 12, 3),

@@ -137,6 +137,8 @@ class _Run:
         self.head.eval()
         rows = self.labelled.rows[split]
         step = len(rows) if self.source.full_batch else max(self.options.batch_size, 1024)
+        if hasattr(self.source, "pieces"):  # samples of different lengths: no more than training holds
+            step = self.options.batch_size
         with torch.no_grad():
             out = [self._outputs(rows[i : i + step]).float().cpu() for i in range(0, len(rows), step)]
         return self.targets.prediction(torch.cat(out), self.labelled.labels[rows])

@@ -362,7 +362,7 @@ def _reason(error: Exception, raw: Raw) -> str:
         return "is a folder"
     if isinstance(error, PermissionError):
         return "may not be read"
-    text = str(error).split(";")[0].strip()
-    if "moov" in text or "Invalid data" in text or "1094995529" in text:
+    text = str(getattr(error, "strerror", None) or error).split("\n")[0].strip()
+    if "Invalid data" in text or "End of file" in text:
         return "is no video that can be read, or was cut off before its index"
     return f"cannot be opened ({text or type(error).__name__})"

@@ -85,6 +85,7 @@ class VideoViT(VideoEncoder):
         self.width, n, h = width or d, depth or n, heads or h
         if self.width % h:
             raise ValueError(f"encoder.width {self.width} is no multiple of encoder.heads {h}")
+        self.heads = h
         self.cube = (tubelet, patch, patch)
         self.grid = (spec.frames // tubelet, spec.size[0] // patch, spec.size[1] // patch)
         self.positions, self.hidden = positions, hidden

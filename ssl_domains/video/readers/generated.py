@@ -1,7 +1,7 @@
 """Generated clips: handwritten digits that move over a noisy ground.
 
-``generated://clips?clips=600&frames=16&size=32&seed=0``. What moves (``digit``) is told by any frame, where it
-moves to (``direction``) by none: a method can be asked for both. For trying things out; no number on
+``generated://clips?clips=600&frames=16&size=32&seed=0``. What moves (``digit``) is told by any frame, where
+it moves to (``direction``) by none: a method can be asked for both. For trying things out; no number on
 them says anything about videos of the world.
 """
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ssl_domains.core.errors import DataError
+
 Fit = Literal["crop", "squeeze", "pad"]
 Raw = str | bytes | tuple[str, ...]
 
@@ -180,7 +182,10 @@ def _choose(raw: Raw, times: np.ndarray, facts: Facts, seek: bool) -> list[Any]:
 @contextmanager
 def _opened(raw: str | bytes | tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
     """An open container and its first stream of moving pictures."""
-    import av
+    try:
+        import av
+    except ImportError:
+        raise DataError("videos need the package av: pip install 'ssl-domains[video]'") from None
 
     av.logging.set_level(av.logging.PANIC)  # broken files would write to stderr; our sentence says it
     if isinstance(raw, str) and os.path.isfile(raw) and os.path.getsize(raw) == 0:

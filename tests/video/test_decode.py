@@ -133,3 +133,13 @@ def test_times_of_clips():
     assert clip_times(facts, 0.5, 1.0, 4, 0.1, 1.0) == pytest.approx([0.6, 0.7, 0.8, 0.9])
     short = clip_times(facts, nan, nan, 4, 1.0, 0.5)  # 4 s wanted of 2: the last frame stays
     assert short == pytest.approx([0, 1, 1.9, 1.9])
+
+
+def test_without_pyav_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+    import sys
+
+    from ssl_domains.core.errors import DataError
+
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(DataError, match=r"pip install 'ssl-domains\[video\]'"):
+        read_facts(str(tmp_path / "a.mp4"))

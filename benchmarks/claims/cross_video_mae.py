@@ -12,7 +12,7 @@ from ssl_domains.core.objectives.regression import MaskedMSE
 from ssl_domains.video.cross_video_mae import CrossVideoMAE
 from ssl_domains.video.views import ClipAndFrames, ClipAugment
 
-STEPS = 120
+STEPS = 65
 """Of CrossVideoMAE; the others get as many as take the same time."""
 LIMIT: int | None = None
 SHOTS = {"tribe": 20, "heading": 20}

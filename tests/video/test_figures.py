@@ -80,7 +80,7 @@ def test_a_sheet_of_grey_clips():
     assert sheet([torch.rand(1, 3, 1, 200, 100)]).shape == (102, 54, 3)
 
 
-def test_weights_are_not_looked_for_in_an_export(source, tmp_path):
+def test_probes_pictures_and_an_export_without_its_first_weights(source, tmp_path):
     """An encoder that started from a file is used without it."""
     from safetensors.torch import save_file
 
@@ -96,12 +96,18 @@ def test_weights_are_not_looked_for_in_an_export(source, tmp_path):
         held[new] = value.contiguous()
     file = tmp_path / "start.safetensors"
     save_file(held, file)
+    probes = "[knn,{name: fine_tune, epochs: 1},{name: same_class, gallery: train}]"
     run = ssl_domains.pretrain(
         "video/videomae",
         "data.source=generated://clips?clips=30&frames=4&size=16", "data.frames=4", "train.steps=1",
-        "train.batch_size=8", "evaluate.probes=[knn]", "evaluate.seeds=1", "encoder.width=12",
+        "train.batch_size=8", f"evaluate.probes={probes}", "evaluate.seeds=1", "encoder.width=12",
         "encoder.depth=1", "encoder.heads=2", "mask.ratio=0.5", f"encoder.weights={file}",
         run=tmp_path / "run", progress=False,
     )  # fmt: skip
+    for probe in ("knn", "fine_tune", "same_class"):
+        assert any(row.probe.startswith(probe) for row in run.evaluation.rows), probe
+    near = run.evaluation.neighbours
+    assert near[0]["picture"]
+    assert run.evaluation.figures[0]["title"] == "Reconstructions"
     file.unlink()
     assert run.encoder.encoder(source.fetch([0, 1]).x).pooled.shape == (2, 12)

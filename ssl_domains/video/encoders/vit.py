@@ -147,7 +147,8 @@ class VideoViT(VideoEncoder):
             index = mask.context_index()
             seen = gather_tokens(cubes(pixels, self.cube).flatten(2), index)
             weight = self.embed.weight.permute(0, 2, 3, 4, 1).flatten(1)
-            tokens = nn.functional.linear(seen, weight, self.embed.bias) + codes[index]
+            tokens = nn.functional.linear(seen, weight, self.embed.bias)
+            tokens = tokens + codes[index].to(tokens.dtype)
         else:
             tokens = self.embed(pixels).flatten(2).transpose(1, 2)
             if mask is not None:

@@ -162,7 +162,10 @@ class ClipAugment(Views):
     def view(
         self, batch: Batch, style: Style, time: Tensor, draw: Draw, role: str = "global", picked: bool = False
     ) -> View:
-        """One view of a batch: the frames ``time [B, F]``, in one crop; ``picked``: not a run of :meth:`times`."""
+        """One view of a batch: the frames ``time [B, F]``, in one crop.
+
+        ``picked`` says that they are not what :meth:`times` gives.
+        """
         x = batch.x
         params = self._params(batch, style, draw) | {"time": time}
         shape = (x.shape[1], time.shape[1], *self.size)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.parts.grid_predictor import GridPredictor, gather_tokens, grid_codes
-from ssl_domains.core.parts.transformer import Transformer, init_truncated_normal, sincos
+from ssl_domains.core.parts.transformer import Transformer, init_xavier, sincos
 from ssl_domains.core.registry import encoder
 from ssl_domains.video.encoders.base import HiddenHead, VideoEncoder, cubes
 from ssl_domains.video.encoders.weights import load_vit
@@ -93,7 +93,7 @@ class VideoViT(VideoEncoder):
         self.embed = nn.Conv3d(spec.channels, self.width, self.cube, self.cube)
         self.blocks = Transformer(self.width, n, h, 4 * self.width, dropout)
         self.norm = nn.LayerNorm(self.width) if norm else nn.Identity()
-        init_truncated_normal(self)
+        init_xavier(self)
         nn.init.xavier_uniform_(self.embed.weight.view(self.width, -1))
         nn.init.zeros_(self.embed.bias)  # type: ignore[arg-type]
         if positions == "learned":

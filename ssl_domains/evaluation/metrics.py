@@ -12,7 +12,17 @@ from scipy.stats import rankdata
 from ssl_domains.evaluation.data import Prediction
 
 MAIN = {"classification": "accuracy", "regression": "r2", "multilabel": "map"}
-LOWER_IS_BETTER = frozenset({"rmse", "mae"})
+LOWER_IS_BETTER = frozenset(
+    {
+        "rmse",
+        "mae",
+        "equal_error_rate",
+        "phone_error_rate",
+        "character_error_rate",
+        "word_error_rate",
+        "abx_error",
+    }
+)
 TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",

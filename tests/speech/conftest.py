@@ -32,7 +32,9 @@ ENCODERS = {
 @pytest.fixture(scope="session")
 def source():
     registry.scan_core()
-    return registry.load_domain("speech")().open(source="generated://speech?utterances=40&speakers=5")
+    return registry.load_domain("speech")().open(
+        source="generated://speech?utterances=40&speakers=5", valid=0.2, test=0.4
+    )
 
 
 @pytest.fixture(scope="session")

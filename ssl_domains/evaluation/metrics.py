@@ -38,6 +38,12 @@ TITLES = {
     "average_precision": "average precision",
     "rank1": "Rank-1",
     "rank5": "Rank-5",
+    "equal_error_rate": "equal error rate",
+    "phone_error_rate": "phone error rate",
+    "character_error_rate": "character error rate",
+    "word_error_rate": "word error rate",
+    "frame_accuracy": "frame accuracy",
+    "abx_error": "ABX error",
 }
 
 

@@ -248,7 +248,7 @@ class SpeakerVerification(_Trained):
         super().__init__(lr, epochs, width, normalise, max_rows, patience)
         _positive("trials", trials)
         self.train, self.trials = train, trials
-        self.draws = "draws of trials and initialisations" if train else "draws of trials"
+        self.draws = "draws of trials and initialisations" if train else "draws of trials"  # type: ignore[misc]
         self.tunes_encoder = train  # type: ignore[misc]
 
     def why_not(self, source: Source, labelled: LabelledRows | None) -> str:

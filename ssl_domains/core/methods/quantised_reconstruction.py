@@ -55,7 +55,7 @@ class QuantisedReconstruction(MaskedReconstruction):
         if encoder.drops_hidden:
             raise ValueError("method 'quantised_reconstruction' wants an encoder that keeps hidden tokens")
         super().__init__(encoder, objective, masker, predictor, views)
-        self.quantiser = GumbelQuantiser(encoder.width, groups, codes, encoder.width, tuple(temperature))
+        self.quantiser = GumbelQuantiser(encoder.width, groups, codes, encoder.width, temperature)
         self.diversity = diversity
 
     def forward(self, batch: Batch, draw: Draw) -> Output:

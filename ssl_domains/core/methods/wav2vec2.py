@@ -95,7 +95,7 @@ class Wav2Vec2(Method):
         if distractors < 1 or diversity < 0:
             raise ValueError("method.distractors must be at least 1, and method.diversity not negative")
         self.encoder, self.objective, self.masker, self.views = encoder, objective, masker, views
-        self.quantiser = GumbelQuantiser(local_width(encoder), groups, codes, code_width, tuple(temperature))
+        self.quantiser = GumbelQuantiser(local_width(encoder), groups, codes, code_width, temperature)
         self.project_code = nn.Linear(code_width, width)
         self.project_context = nn.Linear(encoder.width, width)
         self.embedding_width = width

@@ -61,10 +61,13 @@ def register_probes() -> None:
         augmented,
         boosting,
         finetune,
+        frames,
         knn,
         protocols,
+        recognition,
         retrieval,
         same_class,
+        superb,
         trained,
     )
 

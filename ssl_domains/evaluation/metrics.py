@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from ssl_domains.evaluation.data import Prediction
 
 MAIN = {"classification": "accuracy", "regression": "r2", "multilabel": "map"}
-LOWER_IS_BETTER = frozenset({"rmse", "mae"})
+LOWER_IS_BETTER = frozenset({"rmse", "mae", "hd95"})
 TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -26,6 +26,9 @@ TITLES = {
     "nmi": "NMI",
     "ari": "ARI",
     "average_precision": "average precision",
+    "dice": "Dice",
+    "nsd": "surface Dice",
+    "hd95": "HD95 (mm)",
     "rank1": "Rank-1",
     "rank5": "Rank-5",
 }

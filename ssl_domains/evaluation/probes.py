@@ -63,6 +63,7 @@ def register_probes() -> None:
         protocols,
         retrieval,
         same_class,
+        segmentation,
         trained,
     )
 

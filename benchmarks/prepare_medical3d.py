@@ -3,11 +3,12 @@
     python benchmarks/prepare_medical3d.py ROOT
 
 Writes ``brains/*.nii.gz`` and ``brains/brains.csv`` into ROOT where the files that ``fetch.sh --volumes``
-unpacked are there: Colin27 (Debian's mricron-data, skull-stripped) and MNI152 (nilearn's), both at 2 mm, with eight coarse structures of the AAL atlas, left and right together. No package ships a cohort of
-people, so the "patients" of the training part are smooth random deformations of Colin27 with contrast, shading
-and noise of their own; the test part is MNI152 (an average of 152 people, another scanner) and deformations
-of it. What is measured on them says how methods compare on real tissue, and nothing about variation between
-people. What is there stays.
+unpacked are there: Colin27 (Debian's mricron-data, skull-stripped) and MNI152 (nilearn's), both at 2 mm, with
+eight coarse structures of the AAL atlas, left and right together. No package ships a cohort of people, so the
+"patients" of the training part are smooth random deformations of Colin27 with contrast, shading and noise of
+their own; the test part is MNI152 (an average of 152 people, another scanner) and deformations of it. What is
+measured on them says how methods compare on real tissue, and nothing about variation between people. What is
+there stays.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def fit(
     config = TrainConfig(batch_size=batch_size, steps=steps, seed=seed, on_collapse="off", guard_every=0)
     Trainer(
         method, source, config, optimizer=AdamW(lr=1e-3, weight_decay=1e-4), sampler=sampler,
-        schedule=lambda total: WarmupCosine(warmup=0.1, total_steps=total), progress=False,
+        schedule=WarmupCosine(warmup=0.1, total_steps=steps), progress=False,
     ).fit()  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from ssl_domains.medical3d.domain import MedicalDomain
 from ssl_domains.medical3d.pairs import AnatomicalPairs
 
 STEPS, FINE, BATCH, SHOTS, K = 100, 60, 8, 5, 32
-DATA = "generated://phantoms?patients=24&size=32&bend=10&noise=30"
+DATA = "generated://phantoms?patients=24&size=32&bend=10&noise=30&alike=100"
 Kind = Literal["exact", "random", "same"]
 PAIRS: dict[str, Kind] = {"corresponding": "exact", "random": "random", "same image": "same"}
 
@@ -70,7 +70,7 @@ def run(seeds: int) -> Result:
         name="alice",
         paper="Alice (ICCV 2023)",
         claim="Pairs of crops that show the same part of the body of two patients pretrain better than pairs of any two parts.",
-        setting=f"24 generated phantoms of 32 voxels with exact correspondence, patches of 16; U-Net of 8 to 32 channels, {K} "
+        setting=f"24 generated phantoms of 32 voxels with exact correspondence, organs of one density, patches of 16; U-Net of 8 to 32 channels, {K} "
         f"outputs, batch {BATCH}, {STEPS} steps; masking, cross-attention and reconstruction as in the paper for all conditions.",
         metric="test accuracy, or mean test Dice",
         values=values,

@@ -256,5 +256,6 @@ def _threshold(x: np.ndarray, how: Preparation) -> float:
 def _blocks(x: np.ndarray, threshold: float) -> np.ndarray:
     """``[d, h, w]`` float32 share of foreground; the last blocks may be smaller."""
     inside = torch.from_numpy((x.astype(np.float32) > threshold).astype(np.float32))[None, None]
-    found = F.avg_pool3d(inside, BLOCK, ceil_mode=True, count_include_pad=False)
-    return found[0, 0].numpy()
+    pad = [n for side in reversed(inside.shape[2:]) for n in (0, -side % BLOCK)]
+    there = F.avg_pool3d(F.pad(torch.ones_like(inside), pad), BLOCK)
+    return (F.avg_pool3d(F.pad(inside, pad), BLOCK) / there)[0, 0].numpy()

@@ -23,7 +23,6 @@ COMMON = {
     "source": patch_source,
     "objective": "masked_mse",
     "latent_mask": "disjoint_subsets",
-    "views": ("volume_augment", {"family": "simclr", "blur": 0.0, "noise": 0.0, "rotate": 0.0}),
     "pretext": {"views": "volume_rotation", "target": "rotation", "objective": "cross_entropy"},
 }
 KINDS = {

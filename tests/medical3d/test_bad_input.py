@@ -131,6 +131,14 @@ def test_volume_smaller_than_the_patch(medical, tmp_path, files):
     assert source.fetch([0]).x.shape == (1, 1, 32, 32, 32)
 
 
+def test_few_slices(medical, tmp_path, files):
+    """A volume with fewer slices than a block of the foreground map."""
+    np.save(tmp_path / "a.npy", files.body()[5:10])
+    source = medical.open(str(tmp_path / "a.npy"), patch=(4, 16, 16))
+    assert source.fetch([0]).x.shape == (1, 1, 4, 16, 16)
+    assert len(medical.open(str(tmp_path / "a.npy"), axis="axial", size=(24, 28))) == 5
+
+
 def test_one_patient_only(medical, tmp_path, files):
     for i in range(3):
         np.save(tmp_path / f"ann_{i}.npy", files.body(i))

@@ -2,12 +2,12 @@
 
     python benchmarks/volume_patches.py --volumes 8 --side 96 160 --patch 32
 
-Both read the same NIfTI files and cut patches of the same size at drawn corners, turned to RAS, resampled and
-windowed. ``cold`` is the first pass over the files, ``warm`` any later one: here prepared volumes are mapped
-from the cache; MONAI reads with ``LoadImaged, EnsureChannelFirstd, Orientationd, Spacingd,
-ScaleIntensityRanged`` through its ``CacheDataset`` (all volumes in memory) or plain ``Dataset`` (files are read
-again), and crops with ``SpatialCropd``, in its own ``DataLoader`` without workers. Memory is the growth of the
-resident set of a process of its own.
+Both read the same NIfTI files and cut patches of the same size at drawn corners, turned to RAS, resampled
+and windowed. ``cold`` is the first pass over the files, ``warm`` any later one: here prepared volumes are
+mapped from the cache; MONAI reads with ``LoadImaged, EnsureChannelFirstd, Orientationd, Spacingd,
+ScaleIntensityRanged`` through its ``CacheDataset`` (all volumes in memory) or plain ``Dataset`` (files are
+read again), and crops with ``SpatialCropd``, in its own ``DataLoader`` without workers. Memory is the growth
+of the resident set of a process of its own.
 """
 
 from __future__ import annotations

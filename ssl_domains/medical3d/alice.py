@@ -14,7 +14,7 @@ from ssl_domains.core.interfaces import Encoder, Masker, Source, Views
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.methods._common import momentum_ramp, stages
 from ssl_domains.core.methods.base import Method, Progress
-from ssl_domains.core.methods.ibot import _for_tokens
+from ssl_domains.core.methods.ibot import for_tokens
 from ssl_domains.core.objectives.distillation import TeacherCrossEntropy
 from ssl_domains.core.parts.heads import mlp
 from ssl_domains.core.parts.prototypes import Prototypes
@@ -186,7 +186,7 @@ class Alice(Method):
         if not projector or export not in ("student", "teacher"):
             raise ValueError("method.projector must hold a width, and method.export is student or teacher")
         self.objective, self.views, self.masker = objective, views, masker
-        self.token_objective = _for_tokens(objective)
+        self.token_objective = for_tokens(objective)
         self.student = AliceNet(encoder, projector, prototypes)
         self.teacher = Teacher(self.student)
         self.casa = CrossAttention(prototypes, heads, ffn, dropout) if align else None

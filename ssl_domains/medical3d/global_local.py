@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -195,7 +196,10 @@ class GlobalLocal(Method):
         terms = self.objective(items, positive_mask=positive, negative_mask=negative)
         each = positive.sum() / len(items)  # positives of an item: the paper sums over them
         parts = {**terms.parts, "global": (terms.total * each).detach()}
-        return Terms(terms.total * each, parts)
+        # When all embeddings are alike: every part holds as many items, and an item has so many positives.
+        others = len(items) - (len(z) if self.variant == "random" else len(items) / self.parts)
+        pairs = 2 if self.variant == "cross" else len(z) - 1
+        return Terms(terms.total * each, parts, {"uniform": pairs * math.log1p(others)})
 
     def _crossed(self, z: Sequence[Tensor], part: Tensor, volume: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Quadruples (x_i, view_i, x_j, view_j) of the same part of volumes i and the next one, j, with the

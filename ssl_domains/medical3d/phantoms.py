@@ -189,8 +189,8 @@ def _scan(
     for value, organ in enumerate(ORGANS[: options["organs"]], start=1):
         centre, half, level = _ANATOMY[organ]
         where = _inside(u, centre, half) & (hu > -900)
-        level = level + (USUAL - level) * options["alike"] / 100
-        hu[where], mask[where] = level * gain + rng.normal(0, 4), value
+        moved_level = level + (USUAL - level) * options["alike"] / 100
+        hu[where], mask[where] = moved_level * gain + rng.normal(0, 4), value
     if lesion is not None:
         centre, half, _ = _ANATOMY["liver"]
         hu[_inside(u, np.array(centre) + lesion * np.array(half), (0.12, 0.12, 0.12)) & (mask == 1)] += 90.0

@@ -113,7 +113,7 @@ def prepare(study: Study, how: Preparation, keep: bool) -> tuple[Any, Prepared]:
     """
     if not keep:
         image, mask, facts = _make(study, how)
-        return (image, mask, _blocks(image[0], facts.threshold)), facts
+        return (image, mask, blocks_of(image[0], facts.threshold)), facts
     key = cache.key_of([_stamps(study), asdict(how), BLOCK, "medical3d-1"])
     with cache.locked("medical3d", key):
         found = cache.find("medical3d", key)
@@ -123,7 +123,7 @@ def prepare(study: Study, how: Preparation, keep: bool) -> tuple[Any, Prepared]:
                 folder.save("image", image)
                 if mask is not None:
                     folder.save("mask", mask)
-                folder.save("blocks", _blocks(image[0], facts.threshold))
+                folder.save("blocks", blocks_of(image[0], facts.threshold))
                 folder.meta(asdict(facts))
             found = cache.find("medical3d", key)
             assert found is not None
@@ -253,7 +253,7 @@ def _threshold(x: np.ndarray, how: Preparation) -> float:
     return 0.05
 
 
-def _blocks(x: np.ndarray, threshold: float) -> np.ndarray:
+def blocks_of(x: np.ndarray, threshold: float) -> np.ndarray:
     """``[d, h, w]`` float32 share of foreground; the last blocks may be smaller."""
     inside = torch.from_numpy((x.astype(np.float32) > threshold).astype(np.float32))[None, None]
     pad = [n for side in reversed(inside.shape[2:]) for n in (0, -side % BLOCK)]

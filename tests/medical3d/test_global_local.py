@@ -46,10 +46,13 @@ def cross(slices):
 def test_equal_embeddings_give_the_papers_value(partition, cross):
     same = torch.ones(12, 8)
     # 3 sets x 12 slices: 27 of them are of other partitions; two positives an item.
-    assert float(partition.global_loss([same] * 3, PART).total) == pytest.approx(2 * math.log(28), abs=1e-4)
+    found = partition.global_loss([same] * 3, PART)
+    assert float(found.total) == pytest.approx(2 * math.log(28), abs=1e-4)
+    assert found.trivial["uniform"] == pytest.approx(float(found.total), abs=1e-4)
     # 3 pairs of volumes, quadruples of 4 partitions: 36 of 48 items are of other partitions.
-    found = cross.global_loss([same] * 2, PART, VOLUME).total
-    assert float(found) == pytest.approx(2 * math.log(37), abs=1e-4)
+    found = cross.global_loss([same] * 2, PART, VOLUME)
+    assert float(found.total) == pytest.approx(2 * math.log(37), abs=1e-4)
+    assert found.trivial["uniform"] == pytest.approx(float(found.total), abs=1e-4)
 
 
 def test_one_direction_a_partition_is_nearly_free(partition):
@@ -208,6 +211,42 @@ def test_stages_freeze_what_they_should(slices):
     again = make(slices, "cross", share=0.5, blocks=2)
     again.load_state_dict(state)
     assert again.local_stage  # a resumed run goes on in its stage
+
+
+def both_ways(rank, z, variant):
+    """Loss of a process's share, and its gradient."""
+    from ssl_domains.core import registry as names
+    from ssl_domains.core.collectives import all_gather_rows, gather_no_grad
+
+    names.scan_core()
+    domain = names.load_domain("medical3d")()
+    source = domain.open("generated://phantoms?patients=8&size=24", axis="axial", size=(32, 32), valid=0.1)
+    method = make(source, variant)
+    share = [v[6 * rank : 6 * rank + 6].clone().requires_grad_() for v in z]
+    part, volume = PART4[6 * rank : 6 * rank + 6], VOLUME4[6 * rank : 6 * rank + 6]
+    joined = [all_gather_rows(v) for v in share]
+    terms = method.global_loss(joined, gather_no_grad(part), gather_no_grad(volume))
+    terms.total.backward()
+    return float(terms.total.detach()), share[0].grad
+
+
+PART4, VOLUME4 = torch.arange(3).repeat(4), torch.arange(4).repeat_interleave(3)
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_joined_batch(slices):
+    from ssl_domains.core.testing import run_processes
+
+    torch.manual_seed(0)
+    z = [torch.randn(12, 8), torch.randn(12, 8)]
+    method = make(slices, "cross")
+    own = [v.clone().requires_grad_() for v in z]
+    total = method.global_loss(own, PART4, VOLUME4).total
+    total.backward()
+    (first, a), (second, b) = run_processes(both_ways, 2, z, "cross")
+    assert first == pytest.approx(float(total), rel=1e-5)
+    assert second == pytest.approx(float(total), rel=1e-5)
+    assert torch.allclose(torch.cat([a, b]) / 2, own[0].grad, atol=1e-5)
 
 
 def test_sampler_takes_one_slice_of_each_part(slices):

@@ -102,7 +102,9 @@ class IBOT(Method):
         """Hidden tokens, each weighted by one over the number of them in its sample."""
         weights = None
         if mask.hidden.ndim == 2:
-            weights = 1.0 / mask.hidden.sum(dim=1, keepdim=True).expand_as(mask.hidden)[mask.hidden]
+            padding = student.tokens.padding  # as select: padded tokens never count
+            hidden = mask.hidden if padding is None else mask.hidden & ~padding
+            weights = 1.0 / hidden.sum(dim=1, keepdim=True).expand_as(hidden)[hidden]
         target = self.teacher_projector(teacher.tokens.select(mask))
         return self.token_objective(self.projector(student.tokens.select(mask)), target, weights=weights)
 

@@ -116,7 +116,7 @@ class SegmentationProbe(ProtocolProbe):
     draws = "labelled volumes, heads and batch orders"
     main = "dice"
     spread: ClassVar[str] = "test volumes"
-    tunes_encoder: ClassVar[bool] = True
+    tunes_encoder = True
 
     def __init__(
         self,

@@ -68,6 +68,7 @@ def register_probes() -> None:
         retrieval,
         same_class,
         superb,
+        segmentation,
         trained,
     )
 

@@ -19,6 +19,7 @@ from ssl_domains.core.objectives.base import Objective
 from ssl_domains.core.samplers import Sampler
 from ssl_domains.core.schedules import Schedule
 from ssl_domains.curation.filter import kept_rows
+from ssl_domains.curation.redundancy import parse_rule, reduce_rows
 from ssl_domains.recipe.schema import Recipe, Section, to_plain
 from ssl_domains.recipe.signatures import parameters
 from ssl_domains.trainer.optimizers import OptimizerConfig
@@ -118,7 +119,9 @@ def build(recipe: Recipe, source: Source | None = None) -> Experiment:
     else:
         domain = registry.load_domain(recipe.domain)()
     if recipe.train.rows is not None:
-        source.pretrain_index = kept_rows(source, recipe.train.rows)  # type: ignore[attr-defined]
+        source.pretrain_index = _chosen(source, recipe.train.rows)  # type: ignore[attr-defined]
+        if hasattr(source, "refit"):  # means and scales of what is left
+            source.refit(source.pretrain_index)  # type: ignore[attr-defined]
     set_seed(recipe.train.seed)
     problems: list[str] = []
 
@@ -140,6 +143,18 @@ def build(recipe: Recipe, source: Source | None = None) -> Experiment:
         raise RecipeError(problems)
     method = _method(recipe, source, encoder, objective, views, masker)
     return Experiment(recipe, domain, source, method, views, sampler)
+
+
+def _chosen(source: Source, rows: str) -> np.ndarray:
+    """What ``train.rows`` keeps: a file, or a rule that is applied now."""
+    rule = parse_rule(rows)
+    if rule is None:
+        return kept_rows(source, rows)
+    try:
+        found = reduce_rows(source, pretrain_rows(source), *rule)
+    except ValueError as error:
+        raise RecipeError(f"train.rows: {error}") from None
+    return found.rows[found.kept]
 
 
 def build_encoder(config: Mapping[str, Any]) -> tuple[Domain, Any, Encoder]:

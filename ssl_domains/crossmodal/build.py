@@ -426,3 +426,31 @@ def _open_rest(
     source = part.open(source=frame, split=words)
     rows[usable] = np.arange(len(usable))
     return source, rows
+
+
+def join_sources(
+    sources: Mapping[str, Source],
+    towers: Mapping[str, tuple[str, str, dict[str, Any]]],
+    rows: Mapping[str, np.ndarray] | None = None,
+    splits: Mapping[str, np.ndarray] | None = None,
+    name: str = "sources in memory",
+) -> PairSource:
+    """Pairs of sources that are open already, for use from Python.
+
+    Args:
+        sources: by part.
+        towers: by part: domain, name of the encoder, its options.
+        rows: by part ``[n]`` rows that belong together, -1 where there is none; None: row i with row i,
+            as far as the shortest source goes.
+        splits: rows of pairs; None: all train.
+    """
+    if rows is None:
+        n = min(len(source) for source in sources.values())
+        rows = dict.fromkeys(sources, np.arange(n))
+    n = len(next(iter(rows.values())))
+    every = {"train": np.arange(n), "valid": np.arange(0), "test": np.arange(0)}
+    missing = {part: int((r < 0).sum()) for part, r in rows.items()}
+    links = Links(dict(rows), dict(splits or every), list(range(n)), [], missing)
+    parts = {p: PartSpec(towers[p][0], s.spec, towers[p][1], towers[p][2]) for p, s in sources.items()}
+    labels = _labels_of(sources, links)
+    return PairSource(PairSpec(parts), sources, links, name, labels.values, labels.task, labels.names)

@@ -70,7 +70,8 @@ def _trained(kind: str, texts: list[str], size: int, lower: bool) -> Any:
     steps = [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()]
     normalizer = normalizers.Sequence(steps if lower else [normalizers.NFC()])
     if kind == "wordpiece":
-        cutter, decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+        cutter: Any = pre_tokenizers.BertPreTokenizer()
+        decoder: Any = decoders.WordPiece()
         made = Tokenizer(models.WordPiece(_pieces(texts, size, normalizer, cutter), unk_token="[UNK]"))
     else:
         cutter, decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
@@ -96,7 +97,7 @@ def _pieces(texts: list[str], size: int, normalizer: Any, cutter: Any) -> dict[s
     """A vocabulary of word pieces by BPE, the same in every run.
 
     The package's trainer numbers inner letters in the order of a hash map, and ties between pairs go by these
-    numbers; so letters are numbered here first (most frequent :data:`LETTERS`, sorted), as if they were special.
+    numbers; so the most frequent letters are numbered here first, sorted, as if they were special.
     """
     from tokenizers import Tokenizer, models, trainers
 

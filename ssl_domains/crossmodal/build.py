@@ -21,6 +21,8 @@ from ssl_domains.text.data import draw_splits
 from ssl_domains.text.readers import Labels, read_labels
 
 SPLITS = ("train", "valid", "test")
+TIMED = ("speech", "video", "signals")
+"""Domains whose cells may be stretches of a file."""
 
 
 @dataclass(frozen=True)
@@ -330,9 +332,11 @@ def _open_column(
     if isinstance(values, np.ndarray) and values.ndim > 1:
         return _open_array(part, values, usable, which, rows)
     spans: list[Any] = [None] * len(usable)
-    if options.start in table.columns and part.domain in ("speech", "video"):
-        ends = table.columns.get(options.end or "", [None] * len(table))
-        spans = [(table.columns[options.start][int(i)], ends[int(i)]) for i in usable]
+    start = next((c for c in (f"{column}_start", options.start) if c in table.columns), None)
+    if start is not None and part.domain in TIMED:
+        end = next((c for c in (f"{column}_end", options.end) if c in table.columns), None)
+        ends = table.columns[end] if end is not None else [None] * len(table)
+        spans = [(table.columns[start][int(i)], ends[int(i)]) for i in usable]
     marked = [(str(values[int(i)]), span) for i, span in zip(usable, spans, strict=True)]
     unique = list(dict.fromkeys(marked))
     place = {cell: i for i, cell in enumerate(unique)}
@@ -389,7 +393,7 @@ def _matched(source: Source, values: list[str]) -> np.ndarray:
     """``[m]``: the row of each value: the order is kept, and what was left out is told by the ids."""
     if len(source) == len(values):
         return np.arange(len(values))
-    ids: dict[str, int] = {}
+    ids: dict[str, int] = {}  # stretches of a file are told by "#second" where the source says so
     for row, id in enumerate(source.ids(np.arange(len(source)))):
         ids.setdefault(str(id).partition("#")[0], row)
     return np.array([ids.get(v, -1) for v in values], dtype=np.int64)

@@ -28,7 +28,8 @@ SIDE = 32
 def generate(source: str) -> PairTable:
     """``generated://scenes?pairs=2000&seed=0``: a shape (the label) of some colour, size and place on a
     field, and a
-    sentence in one of three forms; or ``generated://digits``: scikit-learn's digits and their names.
+    sentence in one of three forms; ``generated://digits``: scikit-learn's digits and their names;
+    ``generated://listening``: see :func:`ssl_domains.crossmodal.generated_brain.listening`.
 
     Returns:
         Columns ``image`` ``[n, 32, 32, 3]`` uint8 (digits: ``[n, 8, 8, 1]``), ``text`` and ``label``.
@@ -42,10 +43,15 @@ def generate(source: str) -> PairTable:
         if key not in options or not value.isdigit():
             raise DataError(f"{source}: {key}={value} is none of pairs, seed")
         options[key] = int(value)
+    if kind == "listening":
+        from ssl_domains.crossmodal.generated_brain import listening
+
+        columns, folder = listening(options["pairs"], options["seed"])
+        return PairTable(source, columns, folder)
     if kind == "digits":
         return _digits()
     if kind != "scenes":
-        raise DataError(f"{source}: use generated://scenes or generated://digits")
+        raise DataError(f"{source}: use generated://scenes, ://digits, ://listening or ://terrain")
     rng = np.random.default_rng(options["seed"])
     n = options["pairs"]
     images = np.empty((n, SIDE, SIDE, 3), dtype=np.uint8)

@@ -81,7 +81,7 @@ class PairRetrieval(_PairProbe):
             raise ValueError("cutoffs and max_queries must be at least 1")
         if split not in ("test", "valid", "all") or score not in ("cosine", "key"):
             raise ValueError("split is test, valid or all; score is cosine or key")
-        self.cutoffs, self.split, self.max_queries = sorted(cutoffs), split, max_queries
+        self.cutoffs, self.split, self.max_queries = list(cutoffs), split, max_queries
         self.score = cosine if score == "cosine" else key_normalised
         self.main = f"recall@{self.cutoffs[0]}"
 

@@ -22,10 +22,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     "medical3d": ("volume", "scan", "nifti", "file", "path"),
     "skeleton": ("skeleton", "motion", "file", "path"),
     "graph": ("smiles", "graph"),
+    "signals": ("signal", "brain", "eeg", "meg", "file", "path"),
     "tabular": (),
 }
 """Columns that are taken for a modality by themselves."""
-FILES = ("image", "speech", "video", "medical3d")
+FILES = ("image", "speech", "video", "medical3d", "signals")
 """Domains whose cells are paths."""
 
 

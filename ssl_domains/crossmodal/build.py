@@ -16,7 +16,7 @@ from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Source
 from ssl_domains.crossmodal.data import Links, PairSource
 from ssl_domains.crossmodal.spec import PairSpec, PartSpec
-from ssl_domains.crossmodal.tables import FILES, PairTable, column_of, read_pairs
+from ssl_domains.crossmodal.tables import FILES, PairTable, column_of, endings_of, read_pairs
 from ssl_domains.text.data import draw_splits
 from ssl_domains.text.readers import Labels, read_labels
 
@@ -137,7 +137,7 @@ def _from_ids(parts: Mapping[str, Part], options: PairOptions) -> Built:
                 f"or {p}.data.source"
             )
     sources = {p: part.open() for p, part in parts.items()}
-    keys = {p: keys_of(source, f"part {p}") for p, source in sources.items()}
+    keys = {p: keys_of(source, f"part {p}", parts[p].domain) for p, source in sources.items()}
     every = list(dict.fromkeys(k for p in parts for k in keys[p]))
     if options.limit is not None and options.limit < len(every):
         every = [every[int(i)] for i in np.linspace(0, len(every) - 1, options.limit)]
@@ -166,31 +166,24 @@ def _from_ids(parts: Mapping[str, Part], options: PairOptions) -> Built:
     return sources, links, name, Labels(), None
 
 
-def keys_of(source: Source, what: str) -> dict[str, int]:
-    """Row by key: ids as text, of paths without the ending.
+def keys_of(source: Source, what: str, domain: str) -> dict[str, int]:
+    """Row by key: ids as text, of files without the ending.
 
     Raises:
         DataError: an id is there twice.
     """
     found: dict[str, int] = {}
+    endings = endings_of(domain) if domain in (*FILES, "skeleton", "text") else ()
     for row, id in enumerate(source.ids(np.arange(len(source)))):
-        text = str(id)
-        path, sign, window = text.partition("#")
-        key = (
-            (str(Path(path).with_suffix("")) if Path(path).suffix and not _number(path) else path)
-            + sign
-            + window
-        )
+        path, sign, window = str(id).partition("#")
+        ending = next((e for e in endings if path.lower().endswith(e)), "")
+        key = path[: len(path) - len(ending)] + sign + window
         if key in found:
             raise DataError(
                 f"{what}: the key {key!r} is there twice (rows {found[key]} and {row}); keys join pairs"
             )
         found[key] = row
     return found
-
-
-def _number(text: str) -> bool:
-    return text.replace(".", "", 1).replace("-", "", 1).isdigit()
 
 
 def _from_table(source: Any, parts: Mapping[str, Part], options: PairOptions) -> Built:
@@ -321,7 +314,7 @@ def _open_column(
     if "source" in part.data or "nodes" in part.data:  # the column names ids of another source
         assert column is not None
         source = part.open()
-        keys = keys_of(source, f"part {name}")
+        keys = keys_of(source, f"part {name}", part.domain)
         plain = {str(k): i for i, k in enumerate(source.ids(np.arange(len(source))))}
         cells = [str(table.columns[column][int(i)]) for i in usable]
         rows[usable] = [plain.get(c, keys.get(c, -1)) for c in cells]

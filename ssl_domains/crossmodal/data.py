@@ -66,6 +66,8 @@ class PairSource:
         self.splits, self.labels, self.task, self.class_names = links.splits, labels, task, class_names
         self.groups = groups
         self.replaced: dict[str, Matrix] = {}
+        if any(hasattr(part, "picture") for part in parts.values()):
+            self.picture = self._picture
         self.complete = all(bool((rows >= 0).all()) for rows in links.rows.values())
 
     def __len__(self) -> int:
@@ -124,13 +126,13 @@ class PairSource:
         parts = [self.part(name).describe(row) for name in self.parts]
         return "; ".join(dict.fromkeys(text for text in parts if text))
 
-    def picture(self, row: int) -> np.ndarray | None:
-        """The picture of the first modality that has one."""
+    def _picture(self, row: int) -> np.ndarray:
+        """The picture of the first modality that has one of this pair, else a white one."""
         for name in self.parts:
             shown = self.part(name).picture(row)
             if shown is not None:
                 return shown
-        return None
+        return np.full((16, 16, 3), 255, dtype=np.uint8)
 
     def card(self) -> dict[str, Any]:
         """Counts of pairs, items and missing partners, and the parts' own cards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -29,10 +30,13 @@ def generate(source: str) -> PairTable:
     """``generated://scenes?pairs=2000&seed=0``: a shape (the label) of some colour, size and place on a
     field, and a
     sentence in one of three forms; ``generated://digits``: scikit-learn's digits and their names;
-    ``generated://listening``: see :func:`ssl_domains.crossmodal.generated_brain.listening`.
+    ``generated://listening``: see :func:`ssl_domains.crossmodal.generated_brain.listening`;
+    ``generated://terrain``: see :func:`ssl_domains.crossmodal.generated_terrain.terrain`.
 
     Returns:
-        Columns ``image`` ``[n, 32, 32, 3]`` uint8 (digits: ``[n, 8, 8, 1]``), ``text`` and ``label``.
+        Columns ``image`` ``[n, 32, 32, 3]`` uint8 (digits: ``[n, 8, 8, 1]``), ``text`` and ``label``; of
+            scenes also ``colour``, ``size``, ``place``, ``ground`` and a measured ``brightness``, which make
+            a table.
 
     Raises:
         DataError: another kind, or an unknown key.
@@ -48,6 +52,11 @@ def generate(source: str) -> PairTable:
 
         columns, folder = listening(options["pairs"], options["seed"])
         return PairTable(source, columns, folder)
+    if kind == "terrain":
+        from ssl_domains.crossmodal.generated_terrain import terrain
+
+        found, folder = terrain(options["pairs"], options["seed"])
+        return PairTable(source, found, folder)
     if kind == "digits":
         return _digits()
     if kind != "scenes":
@@ -56,6 +65,7 @@ def generate(source: str) -> PairTable:
     n = options["pairs"]
     images = np.empty((n, SIDE, SIDE, 3), dtype=np.uint8)
     texts, labels = [], []
+    facts: dict[str, list[Any]] = {name: [] for name in ("colour", "size", "place", "ground", "brightness")}
     for i in range(n):
         words = {
             "shape": str(rng.choice(SHAPES)), "colour": str(rng.choice(list(COLOURS))),
@@ -65,7 +75,10 @@ def generate(source: str) -> PairTable:
         images[i] = _draw(words, rng)
         texts.append(FORMS[int(rng.integers(len(FORMS)))].format(**words))
         labels.append(words["shape"])
-    return PairTable(source, {"image": images, "text": texts, "label": labels})
+        for name in ("colour", "size", "place", "ground"):
+            facts[name].append(words[name])
+        facts["brightness"].append(round(float(images[i].mean() + rng.normal(0, 3)), 2))
+    return PairTable(source, {"image": images, "text": texts, "label": labels, **facts})
 
 
 def _draw(words: dict[str, str], rng: np.random.Generator) -> np.ndarray:

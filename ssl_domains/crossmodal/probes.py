@@ -233,6 +233,57 @@ class TowerProbe(_PairProbe):
         return scores
 
 
+@register("probe", "tower_clusters")
+class TowerClusters(_PairProbe):
+    """K-means on a tower's own vectors against the classes: normalised mutual information, and accuracy
+    after the best matching of clusters to classes (Hungarian), over the test rows; k-means is fitted on the
+    train rows.
+
+    Args:
+        parts: which; None: all.
+        n_init: restarts of k-means.
+    """
+
+    draws = "starts of k-means"
+    main = "nmi"
+
+    def __init__(self, parts: Sequence[str] | None = None, n_init: int = 10) -> None:
+        self.parts_, self.n_init = None if parts is None else list(parts), n_init
+
+    def why_not(self, source: Source, labelled: LabelledRows | None) -> str:
+        if found := super().why_not(source, labelled):
+            return found
+        if labelled is None or labelled.task != "classification":
+            return "The clusters of towers want class labels to compare with."
+        return ""
+
+    def measure(self, features: Features, seed: int) -> list[Score]:
+        from scipy.optimize import linear_sum_assignment
+        from sklearn.cluster import KMeans
+        from sklearn.metrics import normalized_mutual_info_score
+
+        source, labelled = features.source, features.labelled
+        assert isinstance(source, PairSource)
+        assert labelled is not None
+        scores = []
+        for part in self.parts_ or source.parts:
+            rows = source.links.rows[part]
+            kept = {s: r[rows[r] >= 0] for s, r in labelled.rows.items()}
+            k = len(np.unique(labelled.labels[kept["train"]]))
+            train, test = (
+                joint(features, part, rows[kept[s]], projected=False).double().numpy()
+                for s in ("train", "test")
+            )
+            found = KMeans(k, n_init=self.n_init, random_state=seed).fit(train).predict(test)
+            y = labelled.labels[kept["test"]]
+            both = np.zeros((k, labelled.n_classes))
+            np.add.at(both, (found, y), 1)
+            hit = both[linear_sum_assignment(-both)].sum() / len(y)
+            scores.append(Score("nmi", float(normalized_mutual_info_score(y, found)), part=part))
+            scores.append(Score("accuracy", float(hit), part=part))
+        return scores
+
+
 @register("probe", "modality_gap")
 class ModalityGap(_PairProbe):
     """How far the modalities lie apart on the unit sphere.

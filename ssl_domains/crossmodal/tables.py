@@ -120,7 +120,7 @@ def _folder(path: Path, domains: Mapping[str, str], columns: Mapping[str, str]) 
         ending = columns.get(part, "")
         if not below.is_dir():
             below = path / domain if (path / domain).is_dir() else path
-        endings = (ending.lower(),) if ending.startswith(".") else _endings(domain)
+        endings = (ending.lower(),) if ending.startswith(".") else endings_of(domain)
         files: dict[str, str] = {}
         for file in sorted(p for p in below.rglob("*") if p.suffix.lower() in endings and p.is_file()):
             key = file.relative_to(below).with_suffix("").as_posix()
@@ -153,9 +153,12 @@ def _read_text(path: str) -> str:
         raise DataError(f"{path}: this is no text in UTF-8; convert it (iconv -t utf-8)") from None
 
 
-def _endings(domain: str) -> tuple[str, ...]:
+def endings_of(domain: str) -> tuple[str, ...]:
+    """Endings of a domain's files."""
     import importlib
 
+    if domain == "signals":
+        return (".npz",)
     known = importlib.import_module(f"ssl_domains.{domain}.recognise")
     return (".txt", ".text") if domain == "text" else tuple(known.SUFFIXES)
 

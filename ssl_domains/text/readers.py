@@ -58,6 +58,11 @@ def read(
         )
     if str(source) == "python://topics":
         return _topics()
+    if str(source).startswith("python://docstrings/"):
+        from ssl_domains.text.docstrings import docstrings
+
+        names, texts = docstrings(str(source).removeprefix("python://docstrings/"))
+        return Texts(str(source), texts, list(names))
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(

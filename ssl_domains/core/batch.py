@@ -72,6 +72,31 @@ class View:
 
 
 @dataclass
+class Alteration:
+    """What a mask does to the numbers within tokens (TERA): read by encoders whose layout names ``channels``.
+
+    Attributes:
+        counted: ``[B, N, C]`` bool, the entries that the loss reads; never of padding.
+        cleared: ``[B, N, C]`` bool, entries that are set to 0.
+        donor: ``[B, N]`` int64, the token of the same sample whose content stands here (itself by default);
+            None: everywhere its own.
+        noise: ``[B, N, C]`` added at the end, or None.
+    """
+
+    counted: Tensor
+    cleared: Tensor
+    donor: Tensor | None = None
+    noise: Tensor | None = None
+
+    def apply(self, values: Tensor) -> Tensor:
+        """The altered copy of ``values [B, N, C]``, which stay as they are."""
+        if self.donor is not None:
+            values = torch.gather(values, 1, self.donor[..., None].expand_as(values))
+        values = values.masked_fill(self.cleared, 0.0)
+        return values if self.noise is None else values + self.noise.to(values.dtype)
+
+
+@dataclass
 class Mask:
     """Which tokens are hidden.
 
@@ -84,12 +109,15 @@ class Mask:
         substitute: int64 over the tokens for encoders that replace instead of drop: -1
             takes the learned mask token, ``j >= 0`` the content of token j (of the flattened
             token axis); read where ``hidden``. None: the mask token everywhere.
+        alteration: numbers within tokens are altered instead of whole tokens hidden; ``hidden`` are then the
+            tokens with an entry that the loss reads. None: tokens as wholes.
     """
 
     hidden: Tensor
     context: Tensor | None = None
     targets: Tensor | None = None
     substitute: Tensor | None = None
+    alteration: Alteration | None = None
 
     @property
     def visible(self) -> Tensor:

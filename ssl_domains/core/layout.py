@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 from torch import Tensor
@@ -11,9 +11,19 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Grid:
     """Tokens on a regular grid: ``Grid((T,))`` speech, ``Grid((H, W))`` image,
-    ``Grid((T, H, W))`` video, ``Grid((T, V))`` skeleton, ``Grid((D, H, W))`` volumes."""
+    ``Grid((T, H, W))`` video, ``Grid((T, V))`` skeleton, ``Grid((D, H, W))`` volumes.
+
+    Attributes:
+        shape: of the padded grid.
+        lengths: ``[B]`` int64 real tokens of each sample along the first axis, where samples have different
+            lengths (speech); the others are padding, which no masker hides. None: all are real.
+        channels: numbers in a token that a masker may alter one by one (bands of a spectrogram); None: a
+            token is altered as a whole.
+    """
 
     shape: tuple[int, ...]
+    lengths: Tensor | None = field(default=None, compare=False)
+    channels: int | None = None
 
     @property
     def n_tokens(self) -> int:

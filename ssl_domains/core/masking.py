@@ -30,14 +30,30 @@ def share(value: float, name: str) -> float:
     return value
 
 
+def real_tokens(layout: Grid, lengths: Tensor) -> Tensor:
+    """``[B, N]`` bool: tokens within the lengths ``[B]`` along the first axis."""
+    steps = torch.arange(layout.shape[0], device=lengths.device)
+    return (steps < lengths[:, None]).repeat_interleave(layout.n_tokens // layout.shape[0], dim=1)
+
+
+def lowest(keys: Tensor, among: Tensor, count: Tensor) -> Tensor:
+    """``[B, N]`` bool: in each row the ``count [B]`` tokens of lowest key among those of ``among [B, N]``."""
+    last = torch.iinfo(torch.int64).max
+    order = torch.where(among, keys, last).argsort(dim=1, stable=True)
+    place = torch.arange(keys.shape[1], device=keys.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, place)
+    return (rank < count[:, None]) & among
+
+
 @mask("random")
 class RandomMask(Masker):
     """Hides the same number of uniformly drawn tokens in every sample, or of all nodes of a graph.
 
     For Grid and Set: ``round(ratio * N)`` tokens a sample, at least 1 hidden and 1 visible, so
-    the visible ones form a rectangle ``[B, n_c]``. For Graph: ``int(ratio * n)`` of the nodes
-    that count (:attr:`Graph.seeds`), at least 1, over the union of the batch's graphs
-    (GraphMAE, KDD 2022, section 3).
+    the visible ones form a rectangle ``[B, n_c]``. Where samples have different lengths
+    (:attr:`Grid.lengths`): that share of each sample's own length, and no rectangle. For Graph:
+    ``int(ratio * n)`` of the nodes that count (:attr:`Graph.seeds`), at least 1, over the union of the
+    batch's graphs (GraphMAE, KDD 2022, section 3).
 
     Args:
         ratio: share of hidden tokens. Default 0.5 (GraphMAE on Cora; MAE uses 0.75).
@@ -61,11 +77,21 @@ class RandomMask(Masker):
         n = layout.n_tokens
         if n < 2:
             raise DataError(f"masking needs at least 2 tokens a sample, the data has {n}")
+        if isinstance(layout, Grid) and layout.lengths is not None:
+            return self._ragged(layout, layout.lengths, draw)
         n_hidden = min(max(round(self.ratio * n), 1), n - 1)
         order = draw.permutation(n)
         hidden = torch.zeros(len(order), n, dtype=torch.bool, device=order.device)
         hidden.scatter_(1, order[:, :n_hidden], True)
         return Mask(hidden, context=order[:, n_hidden:].sort(dim=1).values)
+
+    def _ragged(self, layout: Grid, lengths: Tensor, draw: Draw) -> Mask:
+        """A sample's tokens are hidden alike, however long the batch is padded; a lone token stays
+        visible."""
+        real = real_tokens(layout, lengths)
+        n = real.sum(dim=1)
+        n_hidden = torch.minimum((self.ratio * n).round().long().clamp_min(1), n - 1)
+        return Mask(lowest(draw.bits(layout.n_tokens), real, n_hidden))
 
     def _nodes(self, layout: Graph, draw: Draw) -> Mask:
         draw = draw.at(layout.index)
@@ -150,6 +176,10 @@ class DisjointSubsets(Masker):
 
     def __call__(self, layout: Layout, draw: Draw) -> Mask:
         assert not isinstance(layout, Graph)
+        if getattr(layout, "lengths", None) is not None:
+            raise DataError(
+                "mask 'disjoint_subsets' wants samples of one length; use span or random for sequences"
+            )
         n = layout.n_tokens
         n_context, n_target = self.sizes(n, draw)
         order = draw.permutation(n)

@@ -54,13 +54,17 @@ def extract(
     indices = np.asarray(indices, dtype=np.int64)
     out: Tensor | None = None
     done = 0
+    pieces = _pieces(source, indices, batch_size)
     with frozen(encoder, device) as (model, where):
-        for pooled in _forward(model, source, indices, batch_size, where):
+        for at, pooled in zip(pieces, _forward(model, source, [indices[at] for at in pieces], where)):
             if out is None:
                 pin = where.type == "cuda"
                 out = torch.empty(len(indices), pooled.shape[1], dtype=torch.float32, pin_memory=pin)
-            # Asynchronous into pinned memory: the next batch is read while the GPU works.
-            out[done : done + len(pooled)].copy_(pooled, non_blocking=True)
+            if isinstance(at, slice):
+                # Asynchronous into pinned memory: the next batch is read while the GPU works.
+                out[at].copy_(pooled, non_blocking=True)
+            else:
+                out[torch.from_numpy(at)] = pooled.float().cpu()
             done += len(pooled)
             if progress is not None:
                 progress(done, len(indices))
@@ -80,11 +84,10 @@ def stream(
     device: str | torch.device = "auto",
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs (row numbers ``[b]``, embeddings ``[b, D]`` float32), for data larger than memory."""
-    done = 0
+    chosen = [indices[at] for at in _pieces(source, indices, batch_size)]
     with frozen(encoder, device) as (model, where):
-        for pooled in _forward(model, source, indices, batch_size, where):
-            yield indices[done : done + len(pooled)], pooled.float().cpu().numpy()
-            done += len(pooled)
+        for rows, pooled in zip(chosen, _forward(model, source, chosen, where)):
+            yield rows, pooled.float().cpu().numpy()
 
 
 @contextmanager
@@ -109,12 +112,21 @@ def frozen(encoder: Encoder, device: str | torch.device) -> Iterator[tuple[Encod
                 module.training = training
 
 
-def _forward(
-    model: Encoder, source: Source, indices: np.ndarray, batch_size: int, where: torch.device
-) -> Iterator[Tensor]:
+def _pieces(source: Source, indices: np.ndarray, batch_size: int) -> list[Any]:
+    """Positions in ``indices``, batch by batch: what ``source.pieces(indices, batch_size)`` says where
+    samples differ in length (arrays that cover all of them), else slices one after another."""
+    own = getattr(source, "pieces", None)
+    if own is not None:
+        return list(own(indices, batch_size))
     step = max(len(indices), 1) if source.full_batch else batch_size
-    for start in range(0, len(indices), step):
-        batch = source.fetch(indices[start : start + step])
+    return [slice(start, start + step) for start in range(0, len(indices), step)]
+
+
+def _forward(
+    model: Encoder, source: Source, pieces: Sequence[np.ndarray], where: torch.device
+) -> Iterator[Tensor]:
+    for rows in pieces:
+        batch = source.fetch(rows)
         # no_grad, not inference_mode: a position table that the encoder caches now must
         # still be usable when training goes on. The yield stands outside, so that the
         # caller keeps his own gradient mode between two batches.

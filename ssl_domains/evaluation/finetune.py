@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ class FineTuneProbe(Probe):
     """
 
     draws = "head initialisations and batch orders"
-    tunes_encoder: ClassVar[bool] = True
+    tunes_encoder = True
 
     def __init__(
         self,
@@ -138,6 +137,8 @@ class _Run:
         self.head.eval()
         rows = self.labelled.rows[split]
         step = len(rows) if self.source.full_batch else max(self.options.batch_size, 1024)
+        if hasattr(self.source, "pieces"):  # samples of different lengths: no more than training holds
+            step = self.options.batch_size
         with torch.no_grad():
             out = [self._outputs(rows[i : i + step]).float().cpu() for i in range(0, len(rows), step)]
         return self.targets.prediction(torch.cat(out), self.labelled.labels[rows])

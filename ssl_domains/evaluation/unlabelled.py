@@ -76,6 +76,9 @@ def view_measures(
         ``alignment`` (Wang & Isola 2020), and ``view_consistency``: the share of samples whose
         first view has the second view of the same sample as its nearest among all second views.
     """
+    own = getattr(source, "pieces", None)
+    if own is not None:  # long samples: as many as one forward pass may hold
+        rows = rows[np.sort(own(rows, len(rows))[0])] if len(rows) else rows
     with frozen(encoder, device) as (model, where), torch.no_grad():
         batch = to_device(source.fetch(rows), where)
         made = views(batch, Draw(seed, 0, batch.index))

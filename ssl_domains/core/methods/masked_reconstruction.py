@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ssl_domains.core.batch import Batch, Output
+from torch import Tensor
+
+from ssl_domains.core.batch import Batch, Mask, Output, Tokens
 from ssl_domains.core.interfaces import Encoder, Masker, Views
 from ssl_domains.core.methods._common import seen_through, stages
 from ssl_domains.core.methods.base import Method
 from ssl_domains.core.objectives.base import Objective
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import method
+
+
+def element_weights(mask: Mask, whole: Tokens) -> dict[str, Tensor]:
+    """``{"weights": [M, P]}`` of a mask that alters numbers within tokens, 1 where they count. Else empty."""
+    if mask.alteration is None:
+        return {}
+    counted = mask.alteration.counted.to(whole.values.dtype)
+    return {"weights": Tokens(counted, whole.layout, whole.padding).select(mask)}
 
 
 @method("masked_reconstruction")
@@ -49,6 +59,6 @@ class MaskedReconstruction(Method):
         mask = self.masker(self.encoder.layout(batch.x), draw.fork("mask"))
         encoded = self.encoder(batch.x, mask)
         prediction = self.predictor(encoded, mask, batch.x)
-        target = self.encoder.targets(batch.x).select(mask)
-        terms = self.objective(prediction, target)
+        whole = self.encoder.targets(batch.x)
+        terms = self.objective(prediction, whole.select(mask), **element_weights(mask, whole))
         return Output(terms.total, terms.parts, stages(encoded), terms.trivial)

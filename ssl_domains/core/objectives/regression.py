@@ -197,17 +197,29 @@ class _MaskedError(_Regression):
         Args:
             prediction: ``[M, P]``.
             target: ``[M, P]``.
-            weights: ``[M]`` or None.
+            weights: ``[M]``, or ``[M, P]`` of single elements (TERA), or None.
 
         Returns:
             Terms with the part ``constant_prediction``: the error of predicting the batch's
             mean target for every row, with which the guard compares the loss.
         """
         prediction, target = self.prepare(prediction, target)
+        if weights is not None and weights.ndim == 2:
+            return self._elements(prediction, target, weights.to(prediction.dtype))
         total = global_mean(self.error(prediction, target).mean(dim=1), weights)
         with torch.no_grad():
             mean = all_reduce_sum(target.detach().sum(dim=0)) / global_count(len(target), target)
             constant = global_mean(self.error(mean.expand_as(target), target.detach()).mean(dim=1), weights)
+        return Terms(total, {"constant_prediction": constant}, {})
+
+    def _elements(self, prediction: Tensor, target: Tensor, weights: Tensor) -> Terms:
+        """The mean over single elements: ``sum w e / sum w``."""
+        total = global_mean(self.error(prediction, target).flatten(), weights.flatten())
+        with torch.no_grad():
+            columns = all_reduce_sum(torch.stack([(weights * target.detach()).sum(0), weights.sum(0)]))
+            mean = columns[0] / columns[1].clamp_min(1e-12)
+            error = self.error(mean.expand_as(target), target.detach())
+            constant = global_mean(error.flatten(), weights.flatten())
         return Terms(total, {"constant_prediction": constant}, {})
 
     def remedies(self) -> dict[str, str]:

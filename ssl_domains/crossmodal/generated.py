@@ -31,7 +31,8 @@ def generate(source: str) -> PairTable:
     field, and a
     sentence in one of three forms; ``generated://digits``: scikit-learn's digits and their names;
     ``generated://listening``: see :func:`ssl_domains.crossmodal.generated_brain.listening`;
-    ``generated://terrain``: see :func:`ssl_domains.crossmodal.generated_terrain.terrain`.
+    ``generated://terrain``: see :func:`ssl_domains.crossmodal.generated_terrain.terrain`;
+    ``generated://spoken`` and ``generated://films``: see :mod:`ssl_domains.crossmodal.generated_sound`.
 
     Returns:
         Columns ``image`` ``[n, 32, 32, 3]`` uint8 (digits: ``[n, 8, 8, 1]``), ``text`` and ``label``; of
@@ -52,6 +53,11 @@ def generate(source: str) -> PairTable:
 
         columns, folder = listening(options["pairs"], options["seed"])
         return PairTable(source, columns, folder)
+    if kind in ("spoken", "films"):
+        from ssl_domains.crossmodal.generated_sound import films, spoken
+
+        made, folder = (spoken if kind == "spoken" else films)(options["pairs"], options["seed"])
+        return PairTable(source, made, folder)
     if kind == "terrain":
         from ssl_domains.crossmodal.generated_terrain import terrain
 
@@ -60,7 +66,7 @@ def generate(source: str) -> PairTable:
     if kind == "digits":
         return _digits()
     if kind != "scenes":
-        raise DataError(f"{source}: use generated://scenes, ://digits, ://listening or ://terrain")
+        raise DataError(f"{source}: known are scenes, digits, spoken, films, listening and terrain")
     rng = np.random.default_rng(options["seed"])
     n = options["pairs"]
     images = np.empty((n, SIDE, SIDE, 3), dtype=np.uint8)
@@ -72,7 +78,7 @@ def generate(source: str) -> PairTable:
             "size": str(rng.choice(list(SIZES))), "place": str(rng.choice(PLACES)),
             "ground": str(rng.choice(list(GROUNDS))),
         }  # fmt: skip
-        images[i] = _draw(words, rng)
+        images[i] = draw(words, rng)
         texts.append(FORMS[int(rng.integers(len(FORMS)))].format(**words))
         labels.append(words["shape"])
         for name in ("colour", "size", "place", "ground"):
@@ -81,7 +87,7 @@ def generate(source: str) -> PairTable:
     return PairTable(source, {"image": images, "text": texts, "label": labels, **facts})
 
 
-def _draw(words: dict[str, str], rng: np.random.Generator) -> np.ndarray:
+def draw(words: dict[str, str], rng: np.random.Generator) -> np.ndarray:
     """``[32, 32, 3]`` uint8: the shape, moved and dyed a little, with noise."""
     y0 = (8 if words["place"].startswith("top") else 23) + rng.normal(0, 1.0)
     x0 = (8 if words["place"].endswith("left") else 23) + rng.normal(0, 1.0)

@@ -13,7 +13,6 @@ from ssl_domains.core import cache
 TERRAINS = ("asphalt", "lot", "grass", "cobble", "dirt")
 RATE, SECONDS, STEP, PATCH = 4000, 0.5, 8, 16
 HEIGHT = 64
-# Colour, grain of the texture in pixels, its contrast. Asphalt and lot look alike; grass and dirt sound alike.
 LOOKS: dict[str, tuple[tuple[int, int, int], float, int]] = {
     "asphalt": ((105, 105, 110), 1.0, 14),
     "lot": ((112, 110, 110), 1.2, 16),

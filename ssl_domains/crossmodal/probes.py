@@ -36,7 +36,7 @@ def joint(features: Features, part: str, rows: np.ndarray, projected: bool = Tru
 class _PairProbe(ProtocolProbe):
     """Base of probes on towers and pairs."""
 
-    tunes_encoder: ClassVar[bool] = True
+    tunes_encoder = True
 
     def why_not(self, source: Source, labelled: LabelledRows | None) -> str:
         if not isinstance(source, PairSource):

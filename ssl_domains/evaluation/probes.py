@@ -67,8 +67,8 @@ def register_probes() -> None:
         recognition,
         retrieval,
         same_class,
-        superb,
         segmentation,
+        superb,
         trained,
     )
 

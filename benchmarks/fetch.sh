@@ -3,6 +3,7 @@
 # cache folder, and turns it into plain CSV. Nothing is installed and nothing is committed.
 #
 #   bash benchmarks/fetch.sh            # into $SSL_DOMAINS_DATA or ~/.cache/ssl_domains/data
+#   bash benchmarks/fetch.sh --speech   # also recordings: 250 MB to download
 #   bash benchmarks/fetch.sh --motions  # also motions and wearables: 1.4 GB to download, of which 20 MB are kept
 #
 # Needs apt-get and dpkg (Debian or Ubuntu) and `pip install -e '.[benchmark]'`.
@@ -71,4 +72,11 @@ if [ "${1:-}" = --motions ]; then
   done
   python "$here/prepare_motions.py" "$root"
   rm -f "$root/files/usr/share/games/0ad/mods/public/public.zip" "$root/packages/0ad-data"_*.deb
+fi
+if [ "${1:-}" = --speech ]; then
+  for name in festvox-ru fillets-ng-data-cs fillets-ng-data-nl pocketsphinx-testdata; do
+    fetch "$name"
+    dpkg -x "$root/packages/$name"_*.deb "$root/files"
+  done
+  python "$here/prepare_speech.py" "$root"
 fi

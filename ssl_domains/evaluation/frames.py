@@ -72,6 +72,7 @@ class FrameProbe(_SegmentProbe):
         epochs: passes over the frames.
         max_frames: at most so many frames of a split, drawn at random.
         max_rows: at most so many rows of a split.
+        train_rows: at most so many training rows, for a curve over the number of labels; None: all.
     """
 
     draws = "draws of frames and initialisations"
@@ -86,6 +87,7 @@ class FrameProbe(_SegmentProbe):
         epochs: int = 30,
         max_frames: int = 20_000,
         max_rows: int = 2_000,
+        train_rows: int | None = None,
     ) -> None:
         if isinstance(layer, str) and layer != "weighted":
             raise ValueError(f"layer must be weighted or a number, got {layer!r}")
@@ -99,10 +101,13 @@ class FrameProbe(_SegmentProbe):
         if context < 0 or hidden < 0:
             raise ValueError("context and hidden cannot be negative")
         self.layer, self.context, self.hidden, self.lr, self.epochs = layer, context, hidden, lr, epochs
-        self.max_frames, self.max_rows = max_frames, max_rows
+        if train_rows is not None:
+            _positive("train_rows", train_rows)
+        self.max_frames, self.max_rows, self.train_rows = max_frames, max_rows, train_rows
 
     def score(self, reader: Reader, seed: int) -> list[Score]:
         rows = split_rows(reader.source, with_segments(reader.source), self.max_rows, seed)
+        rows["train"] = rows["train"][: self.train_rows]
         data = {name: self._frames(reader, found, seed) for name, found in rows.items()}
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(seed)

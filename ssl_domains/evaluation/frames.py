@@ -68,7 +68,7 @@ class FrameProbe(_SegmentProbe):
         layer: ``weighted`` sum, or the number of one layer (negative: from the end; -1 is the last).
         context: frames on either side that are joined to each, CPC's "concatenated neighbours". Default 0.
         hidden: width of a hidden layer; 0: linear.
-        lr: of AdamW. Default 1e-3.
+        lr: of AdamW on standardised features. Default 1e-2.
         epochs: passes over the frames.
         max_frames: at most so many frames of a split, drawn at random.
         max_rows: at most so many rows of a split.
@@ -83,7 +83,7 @@ class FrameProbe(_SegmentProbe):
         layer: str | int = "weighted",
         context: int = 0,
         hidden: int = 0,
-        lr: float = 1e-3,
+        lr: float = 1e-2,
         epochs: int = 30,
         max_frames: int = 20_000,
         max_rows: int = 2_000,

@@ -101,6 +101,18 @@ def motion_data(name: str) -> Path:
     return path
 
 
+def speech_data(name: str) -> Path:
+    """A manifest of recordings in that folder.
+
+    Raises:
+        SystemExit: it is not there, with the command.
+    """
+    path = data_root() / name
+    if not path.exists():
+        raise SystemExit(f"{path} is not there: run `{FETCH} --speech`")
+    return path
+
+
 def write_table() -> None:
     """docs/claims.md from all stored results."""
     lines = [

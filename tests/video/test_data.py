@@ -191,6 +191,7 @@ def test_the_cache_decodes_once(videos, monkeypatch):
     plain = DOMAIN.open(str(videos), **SMALL).fetch(np.arange(6)).x
     monkeypatch.setattr(store, "read_clip", refuse)
     monkeypatch.setattr(store, "read_facts", refuse)
+    DOMAIN.open(str(videos), **SMALL)  # neither facts nor means are read again
     again = DOMAIN.open(str(videos), cache=True, **SMALL)
     assert torch.equal(again.fetch(np.arange(6)).x, plain)
     assert torch.equal(first.fetch(np.arange(6)).x, plain)

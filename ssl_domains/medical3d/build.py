@@ -12,9 +12,9 @@ import numpy as np
 from ssl_domains.core.errors import DataError
 from ssl_domains.medical3d import phantoms, windows
 from ssl_domains.medical3d.data import AXES, Cohort, Samples, VolumeSource, box_of, statistics
-from ssl_domains.medical3d.labels import mask_labels, study_labels
+from ssl_domains.medical3d.labels import mask_labels, position_labels, study_labels
 from ssl_domains.medical3d.patients import split_patients
-from ssl_domains.medical3d.prepare import BLOCK, Prepared, Volumes, _blocks, prepare
+from ssl_domains.medical3d.prepare import BLOCK, Prepared, Volumes, blocks_of, prepare
 from ssl_domains.medical3d.readers import BrokenVolume
 from ssl_domains.medical3d.spec import Preparation, VolumeSpec
 from ssl_domains.medical3d.studies import Studies, Study
@@ -106,7 +106,9 @@ def build_source(
     source = VolumeSource(cohort, samples, spec, rows)
     if not len(rows["train"]):
         raise DataError(f"{name}: no sample of a train volume holds enough body; lower data.foreground")
-    if options.label == "mask":
+    if options.label == "position":
+        source.labels, source.task = position_labels(source), "regression"
+    elif options.label == "mask":
         source.labels, source.task, source.class_names = mask_labels(source)
     else:
         labels, task, names = study_labels([i.label for i in items], options.task)
@@ -159,7 +161,7 @@ def _generated(found: list[phantoms.Phantom], name: str, how: Preparation) -> tu
         image = windows.apply(item.hu, how.window, how.limits)[None]
         image = image.astype(np.float32 if how.window == "none" else np.float16)
         threshold = 0.05 if how.window not in ("zscore", "none") else float(np.percentile(image, 50))
-        arrays.append((image, item.mask, _blocks(image[0], threshold)))
+        arrays.append((image, item.mask, blocks_of(image[0], threshold)))
         values = tuple(int(v) for v in np.unique(item.mask) if v)
         shape = item.hu.shape
         facts.append(

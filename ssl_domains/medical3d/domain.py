@@ -68,7 +68,8 @@ class MedicalDomain(Domain):
                 each); a CSV, TSV or Parquet table with a column of paths; one file; ``package://PACKAGE/PATH``;
                 ``generated://phantoms?patients=24&size=48``.
             label: a column of the table; ``folder``: the folder a volume lies in; ``mask``: the structure at
-                the middle of a sample. Probes read it; it never is input.
+                the middle of a sample; ``position``: where in its volume a sample lies. Probes read it; it
+                never is input.
             patch: sides (D, H, W) of the samples in voxels; default multiples of 16 up to 96.
             axis: cut slices along it instead of patches.
             size: sides of a slice, cropped or filled up around its middle.
@@ -208,7 +209,7 @@ def _find(
     name = os.fspath(source)
     if phantoms.is_phantoms(name):
         return phantoms.generate(name), name
-    column = None if label == "mask" else label
+    column = None if label in ("mask", "position") else label
     place = locate(name)
     return find_studies(
         place, path=path, patient=patient, label=column, mask=mask, split=split, root=root

@@ -56,6 +56,15 @@ def _number(value: Any) -> float | None:
         return None
 
 
+def position_labels(source: VolumeSource) -> np.ndarray:
+    """``[n, 3]`` float32: where the middle of a sample lies in its volume, as shares of the sides."""
+    from ssl_domains.medical3d.data import box_of
+
+    shapes = np.array([f.shape for f in source.volumes.facts])[source.samples.volume]
+    middle = source.samples.corner + np.array(box_of(source.spec)) / 2
+    return np.asarray(middle / shapes, dtype=np.float32)
+
+
 def mask_labels(source: VolumeSource) -> Labels:
     """The structure at the middle voxel of each sample; -1 in the background.
 

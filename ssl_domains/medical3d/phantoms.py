@@ -31,8 +31,18 @@ _ANATOMY = {
     "stomach": ((0.12, 0.25, -0.25), (0.20, 0.22, 0.22), 20),
     "bladder": ((-0.70, 0.15, 0.0), (0.16, 0.20, 0.24), 5),
 }
+USUAL = 60.0
 _BODY = ((0.0, 0.0, 0.0), (1.6, 0.72, 0.86))
-_DEFAULTS = {"patients": 24, "size": 48, "organs": 5, "scans": 1, "seed": 0, "bend": 8, "noise": 12}
+_DEFAULTS = {
+    "patients": 24,
+    "size": 48,
+    "organs": 5,
+    "scans": 1,
+    "seed": 0,
+    "bend": 8,
+    "noise": 12,
+    "alike": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -93,10 +103,11 @@ def is_phantoms(source: object) -> bool:
 
 
 def options_of(source: str) -> dict[str, int]:
-    """The numbers in ``generated://phantoms?patients=24&size=48&organs=5&scans=1&seed=0&bend=8&noise=12``.
+    """The numbers in ``generated://phantoms?patients=24&size=48&organs=5&scans=1&seed=0&bend=8&noise=12&alike=0``.
 
     ``scans``: studies a patient. ``bend``: amplitude of the waves in percent of the half side; ``noise``: in
-    HU.
+    HU; ``alike``: in percent, how far the organs' HU are moved to one value (100: place and shape alone tell
+    them apart).
 
     Raises:
         DataError: an unknown key or a number out of range.
@@ -110,8 +121,8 @@ def options_of(source: str) -> dict[str, int]:
         if key not in found or not value.isdigit() or int(value) < low.get(key, 0):
             raise DataError(f"{source}: {key}={value} is none of {', '.join(found)} with a whole number")
         found[key] = int(value)
-    if found["organs"] > len(ORGANS) or found["bend"] > 15:
-        raise DataError(f"{source}: at most {len(ORGANS)} organs, and a bend of at most 15")
+    if found["organs"] > len(ORGANS) or found["bend"] > 15 or found["alike"] > 100:
+        raise DataError(f"{source}: at most {len(ORGANS)} organs, a bend of 15, and alike of 100")
     return found
 
 
@@ -178,7 +189,8 @@ def _scan(
     for value, organ in enumerate(ORGANS[: options["organs"]], start=1):
         centre, half, level = _ANATOMY[organ]
         where = _inside(u, centre, half) & (hu > -900)
-        hu[where], mask[where] = level * gain + rng.normal(0, 4), value
+        moved_level = level + (USUAL - level) * options["alike"] / 100
+        hu[where], mask[where] = moved_level * gain + rng.normal(0, 4), value
     if lesion is not None:
         centre, half, _ = _ANATOMY["liver"]
         hu[_inside(u, np.array(centre) + lesion * np.array(half), (0.12, 0.12, 0.12)) & (mask == 1)] += 90.0

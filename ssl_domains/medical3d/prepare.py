@@ -113,7 +113,7 @@ def prepare(study: Study, how: Preparation, keep: bool) -> tuple[Any, Prepared]:
     """
     if not keep:
         image, mask, facts = _make(study, how)
-        return (image, mask, _blocks(image[0], facts.threshold)), facts
+        return (image, mask, blocks_of(image[0], facts.threshold)), facts
     key = cache.key_of([_stamps(study), asdict(how), BLOCK, "medical3d-1"])
     with cache.locked("medical3d", key):
         found = cache.find("medical3d", key)
@@ -123,7 +123,7 @@ def prepare(study: Study, how: Preparation, keep: bool) -> tuple[Any, Prepared]:
                 folder.save("image", image)
                 if mask is not None:
                     folder.save("mask", mask)
-                folder.save("blocks", _blocks(image[0], facts.threshold))
+                folder.save("blocks", blocks_of(image[0], facts.threshold))
                 folder.meta(asdict(facts))
             found = cache.find("medical3d", key)
             assert found is not None
@@ -253,8 +253,9 @@ def _threshold(x: np.ndarray, how: Preparation) -> float:
     return 0.05
 
 
-def _blocks(x: np.ndarray, threshold: float) -> np.ndarray:
+def blocks_of(x: np.ndarray, threshold: float) -> np.ndarray:
     """``[d, h, w]`` float32 share of foreground; the last blocks may be smaller."""
     inside = torch.from_numpy((x.astype(np.float32) > threshold).astype(np.float32))[None, None]
-    found = F.avg_pool3d(inside, BLOCK, ceil_mode=True, count_include_pad=False)
-    return found[0, 0].numpy()
+    pad = [n for side in reversed(inside.shape[2:]) for n in (0, -side % BLOCK)]
+    there = F.avg_pool3d(F.pad(torch.ones_like(inside), pad), BLOCK)
+    return (F.avg_pool3d(F.pad(inside, pad), BLOCK) / there)[0, 0].numpy()

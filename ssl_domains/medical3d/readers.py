@@ -130,7 +130,7 @@ def _nifti(path: Path, frame: int | None) -> Raw:
         # The proxy applies the header's slope and intercept; one frame of a long series is read alone.
         data = _one_frame(image.dataobj, frame, path).astype(np.float32)
         affine = np.asarray(image.affine, dtype=np.float64)
-        zooms = [float(v) for v in image.header.get_zooms()[:3]]
+        zooms = _zooms(image, path)
     except BrokenVolume:
         raise
     except Exception as error:  # headers, gzip and sizes each raise their own
@@ -140,6 +140,17 @@ def _nifti(path: Path, frame: int | None) -> Raw:
     if min(zooms) <= 0 or not np.isfinite(zooms).all():
         raise BrokenVolume(f"{path}: its spacing is {zooms} mm, and must be above 0; mend the header")
     return Raw(data, affine)
+
+
+def _zooms(image: Any, path: Path) -> list[float]:
+    """mm between voxels as the file says; nibabel mends a 0 to 1 without a word, so it is read again."""
+    from nibabel.openers import ImageOpener
+
+    if suffix_of(path) not in (".nii", ".nii.gz"):
+        return [float(v) for v in image.header.get_zooms()[:3]]
+    with ImageOpener(str(path)) as file:
+        header = type(image.header).from_fileobj(file, check=False)
+    return [abs(float(v)) for v in header["pixdim"][1:4]]
 
 
 def _itk(path: Path, frame: int | None) -> Raw:

@@ -160,7 +160,7 @@ def _table(
         raise DataError(f"{source} has no rows")
     given = {"patient": patient, "label": label, "mask": mask, "split": split}
     columns = {name: _column(table, value, name, source) for name, value in given.items()}
-    paths: list[str | None] = [path] if isinstance(path, str) else list(path or [None])
+    paths: Sequence[str | None] = [path] if path is None or isinstance(path, str) else path
     files = [c for c in (_column(table, p, "path", source) for p in paths) if c is not None]
     if not files:
         raise DataError(f"{source} has no column of paths; say which with data.path (has: {_some(table)})")

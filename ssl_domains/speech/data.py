@@ -125,6 +125,10 @@ class SpeechSource:
         """Log-mel frames ``[B, N, 80]`` of 10 ms and their numbers ``[B]``: plain features over time."""
         return self._plain(self.fetch(rows).x)
 
+    def frame_times(self, n: int) -> np.ndarray:
+        """``[n]`` seconds of the middles of these frames."""
+        return np.asarray((np.arange(n) * self._plain.hop + self._plain.span / 2) / self.spec.rate)
+
     def raw_features(self, indices: np.ndarray) -> np.ndarray:
         """``[n, 160]`` float32: mean and deviation over time of 80 log-mel bands."""
         indices = np.asarray(indices, dtype=np.int64)

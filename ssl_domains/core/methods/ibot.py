@@ -60,7 +60,7 @@ class IBOT(Method):
         if not 0 < masked_share <= 1:
             raise ValueError(f"method.masked_share must lie in (0, 1], got {masked_share}")
         self.encoder, self.objective, self.views, self.masker = encoder, objective, views, masker
-        self.token_objective = _for_tokens(objective)
+        self.token_objective = for_tokens(objective)
         self.projector = mlp(encoder.width, projector)
         self.projector.append(Prototypes(projector[-1] if projector else encoder.width, prototypes))
         self.embedding_width = prototypes
@@ -120,7 +120,7 @@ class IBOT(Method):
         return self.teacher_encoder.module  # type: ignore[return-value]
 
 
-def _for_tokens(objective: TeacherCrossEntropy) -> TeacherCrossEntropy:
+def for_tokens(objective: TeacherCrossEntropy) -> TeacherCrossEntropy:
     """The same settings for pairs of one view, with a center of its own."""
     ramp = objective.ramp
     return TeacherCrossEntropy(

@@ -191,6 +191,7 @@ def test_the_cache_decodes_once(videos, monkeypatch):
     plain = DOMAIN.open(str(videos), **SMALL).fetch(np.arange(6)).x
     monkeypatch.setattr(store, "read_clip", refuse)
     monkeypatch.setattr(store, "read_facts", refuse)
+    DOMAIN.open(str(videos), **SMALL)  # neither facts nor means are read again
     again = DOMAIN.open(str(videos), cache=True, **SMALL)
     assert torch.equal(again.fetch(np.arange(6)).x, plain)
     assert torch.equal(first.fetch(np.arange(6)).x, plain)
@@ -261,3 +262,23 @@ def test_pictures_and_plain_features(videos):
     assert source.raw_features(np.arange(3)).shape == (3, 4 * 8 * 8 * 3)
     assert source.grey(np.arange(2)).shape == (2, 32, 32)
     assert source.describe(0) == "cut"
+
+
+def test_one_long_film(videos):
+    film = str(videos / "cut" / "0.mp4")
+    with pytest.raises(DataError, match=r"data.clips_per_video=N"):
+        DOMAIN.open(film, **SMALL)
+    source = DOMAIN.open(film, clips_per_video=5, **SMALL)
+    assert len(source) == len(source.splits["train"]) == 5
+
+
+def test_inspect_at_a_shell(videos, capsys):
+    from ssl_domains.cli import main
+
+    assert main(["inspect", str(videos), "domain=video", "frames=4", "size=32"]) == 0
+    said = capsys.readouterr().out
+    assert "videos: 6" in said
+    assert "stride: 4   # as found" in said
+    (videos / "none").mkdir()
+    assert main(["inspect", str(videos / "none"), "--domain", "video"]) == 2
+    assert "holds no video" in capsys.readouterr().err

@@ -17,6 +17,8 @@ from ssl_domains.crossmodal.brain import BrainConv, SpatialAttention, fourier
 from ssl_domains.crossmodal.signals import SignalSpec, segment, unit_square
 from ssl_domains.recipe.build import open_source
 from ssl_domains.recipe.check import read_recipe
+from ssl_domains.recipe.loading import read_yaml
+from ssl_domains.recipe.locate import find_recipe
 
 
 def spec(**changes):
@@ -40,9 +42,9 @@ SMALL = {"features": 5, "hidden": 8, "merger": 7, "embedding": 32, "depth": 4}
 
 @pytest.fixture(scope="module")
 def listening():
-    return open_source(
-        read_recipe("crossmodal/brain_speech", ["data.source=generated://listening?pairs=300"])
-    )[1]
+    recipe = read_yaml(find_recipe("crossmodal/brain_speech"))[0]
+    recipe["data"]["source"] = "generated://listening?pairs=300"
+    return open_source(read_recipe(recipe))[1]
 
 
 def test_loss_by_hand():

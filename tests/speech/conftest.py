@@ -25,6 +25,13 @@ ENCODERS = {
     "wav2vec2": ("speech_wav2vec2", {"config": TRANSFORMERS}),
     "wav2vec2-group": ("speech_wav2vec2", {"config": {**TRANSFORMERS, "feat_extract_norm": "group"}}),
     "hubert": ("speech_wav2vec2", {"family": "hubert", "config": TRANSFORMERS}),
+    "data2vec": (
+        "speech_wav2vec2",
+        {
+            "family": "data2vec",
+            "config": {**TRANSFORMERS, "num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5},
+        },
+    ),
     "wavlm": ("speech_wav2vec2", {"family": "wavlm", "config": TRANSFORMERS, "target": "logmel"}),
 }
 

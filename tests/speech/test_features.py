@@ -175,6 +175,19 @@ def test_weights_of_transformers_load_and_agree(tmp_path, source, short_and_long
         registry.get("encoder", "speech_wav2vec2")(source.spec, config={"hidden_sizes": 3})
 
 
+@pytest.mark.parametrize("kind", ["wav2vec2-group", "data2vec"])
+def test_copies_and_state_of_wrapped_models(kind, make, short_and_long):
+    """A teacher's copy goes by its own lengths; no weight is there twice."""
+    import copy
+
+    encoder = make(kind)
+    twin, (batch, alone) = copy.deepcopy(encoder), short_and_long
+    encoder(alone[0])
+    torch.testing.assert_close(twin(batch).pooled[1], twin(alone[1]).pooled[0], atol=2e-5, rtol=1e-4)
+    values = list(encoder.state_dict().values())
+    assert len({v.data_ptr() for v in values if v.numel()}) == len([v for v in values if v.numel()])
+
+
 def test_training_reaches_every_weight_through_masks(make, source):
     encoder = make("conformer").train()
     batch = source.fetch([0, 1, 2, 3])

@@ -12,7 +12,7 @@ from ssl_domains.core.random import Draw
 MASKED = "masked_reconstruction"
 KINDS = [
     "transformer", "transformer-stack", "transformer-mfcc", "conformer", "conformer-stack", "gru", "cpc",
-    "wav2vec2", "wav2vec2-group", "hubert", "wavlm",
+    "wav2vec2", "wav2vec2-group", "hubert", "wavlm", "data2vec",
 ]  # fmt: skip
 NCE = ("info_nce", {"in_batch": False, "temperature": 0.1})
 METHODS = {

@@ -102,8 +102,11 @@ class SpeechWav2Vec2(SpeechEncoder):
             self.model = _loaded(model, weights, family)
         else:
             made = getattr(transformers, f"{FAMILIES[family]}Config")
-            options = {"feat_extract_norm": "layer", **SIZES[size], **dict(config or {})}
-            unknown = sorted(set(options) - set(made().to_dict()))
+            fields = set(made().to_dict())
+            norm = {"feat_extract_norm": "layer"} if "feat_extract_norm" in fields else {}
+            own = {key: value for key, value in SIZES[size].items() if key in fields}
+            options = {**norm, **own, **dict(config or {})}
+            unknown = sorted(set(options) - fields)
             if unknown:
                 raise ValueError(f"encoder.config: {made.__name__} has no field {unknown[0]!r}")
             self.model = model(made(**options))
@@ -117,7 +120,9 @@ class SpeechWav2Vec2(SpeechEncoder):
         )
         self.kernels, self.strides = tuple(of.conv_kernel), tuple(of.conv_stride)
         self.step, self.span = field_of(self.kernels, self.strides)
-        self.first = _real_norm(self.model.feature_extractor)
+        _real_norm(self.model.feature_extractor)
+        for layer in self._positions():
+            layer.register_forward_pre_hook(_without_padding)
         self.mask_token = nn.Parameter(torch.empty(self.width).uniform_())
         if getattr(self.model, "masked_spec_embed", None) is not None:
             self.mask_token.data.copy_(self.model.masked_spec_embed.data)
@@ -128,10 +133,13 @@ class SpeechWav2Vec2(SpeechEncoder):
     def forward(self, x: Sound, mask: Mask | None = None, *, layers: bool = False) -> Encoded:
         """Tokens ``[B, N, D]``."""
         values = filled_up(self._normalised(x), self.span)
-        if self.first is not None:
-            self.first.lengths = ((x.lengths - self.kernels[0]) // self.strides[0] + 1).clamp_min(1)
+        norm = getattr(self.model.feature_extractor.conv_layers[0], "layer_norm", None)
+        if isinstance(norm, RealGroupNorm):
+            norm.lengths = ((x.lengths - self.kernels[0]) // self.strides[0] + 1).clamp_min(1)
         features = self.model.feature_extractor(values).transpose(1, 2)
         lengths = self.token_lengths(x.lengths)
+        for layer in self._positions():
+            layer.lengths = lengths
         projection = self.model.feature_projection
         local = projection.layer_norm(features)
         hidden = covered(projection.dropout(projection.projection(local)), mask, self.mask_token)
@@ -147,6 +155,11 @@ class SpeechWav2Vec2(SpeechEncoder):
             for hook in hooks:
                 hook.remove()
         return self.encoded(states, lengths, x, local, layers, out)
+
+    def _positions(self) -> list[Any]:
+        """data2vec's convolutions one after another for positions; other families have one, which
+        transformers guards itself."""
+        return list(getattr(self.model.encoder.pos_conv_embed, "layers", []))
 
     def _normalised(self, x: Sound) -> Tensor:
         if not self.normalise:
@@ -200,13 +213,19 @@ def _loaded(model: Any, weights: str, family: str) -> Any:
     return found
 
 
-def _real_norm(extractor: Any) -> RealGroupNorm | None:
+def _without_padding(layer: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Padding is 0 before each convolution. A function, and lengths at the layer, since copies keep both."""
+    values, *rest = args
+    there = real(values.shape[2], layer.lengths)[:, None]
+    return (values.masked_fill(~there, 0.0), *rest)
+
+
+def _real_norm(extractor: Any) -> None:
     """Puts a norm of real frames in place of the first convolution's group norm, where it has one."""
     first = extractor.conv_layers[0]
     old = getattr(first, "layer_norm", None)
     if not isinstance(old, nn.GroupNorm):
-        return None
+        return
     new = RealGroupNorm(old.num_groups, old.num_channels, old.eps, old.affine)
     new.load_state_dict(old.state_dict())
     first.layer_norm = new
-    return new

@@ -1,6 +1,7 @@
 """Sources of clips: every kind is opened, splits keep videos together, and bad input ends in one sentence."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -179,7 +180,7 @@ def test_hugging_face_datasets(videos, tmp_path):
     assert len(source) == 6
     assert source.class_names == ["cut", "run"]
     assert shown(source, 0) == [11, 13, 15, 17]
-    rows["video"] = [{"path": None, "bytes": open(p, "rb").read()} for p in paths]
+    rows["video"] = [{"path": None, "bytes": Path(p).read_bytes()} for p in paths]
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
     saved = DOMAIN.open(str(tmp_path / "saved"), **SMALL)
     assert torch.equal(saved.fetch(np.arange(6)).x, source.fetch(np.arange(6)).x)

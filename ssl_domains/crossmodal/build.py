@@ -92,13 +92,7 @@ def build_pairs(source: Any, parts: Mapping[str, Part], options: PairOptions) ->
 
 
 def _check(links: Links, parts: Mapping[str, Part], name: str) -> None:
-    n = len(links.splits["train"])
-    if n < 2:
-        lacking = {p: n for p, n in links.missing.items() if n}
-        why = f"; partners are missing: {lacking}" if lacking else ""
-        raise DataError(
-            f"{name}: {n} complete pair{'s' * (n != 1)} to train on; contrast needs at least two{why}"
-        )
+    _enough(name, len(links.splits["train"]), links.missing)
     for part, rows in links.rows.items():
         train = rows[links.splits["train"]]
         if len(np.unique(train[train >= 0])) < 2:
@@ -107,6 +101,16 @@ def _check(links: Links, parts: Mapping[str, Part], name: str) -> None:
                 "there is "
                 f"nothing to tell apart; check data.columns.{part}"
             )
+
+
+def _enough(name: str, n: int, missing: Mapping[str, int]) -> None:
+    """A sentence for fewer than two train pairs."""
+    if n < 2:
+        lacking = {p: count for p, count in missing.items() if count}
+        why = f"; partners are missing: {lacking}" if lacking else ""
+        raise DataError(
+            f"{name}: {n} complete pair{'s' * (n != 1)} to train on; contrast needs at least two{why}"
+        )
 
 
 def _labels_of(sources: Mapping[str, Source], links: Links) -> Labels:
@@ -206,14 +210,15 @@ def _from_table(source: Any, parts: Mapping[str, Part], options: PairOptions) ->
     enough: np.ndarray = np.sum(list(there.values()), axis=0) >= 2
     which, groups = _splits(table, options, values, enough)
     others = {c for c in (*columns.values(), label, options.split, options.group) if c}
+    _enough(table.name, int((which[enough] == 0).sum()), {p: int((~v).sum()) for p, v in there.items()})
     sources, rows = {}, {}
     for p, part in parts.items():
         usable = np.flatnonzero(there[p] & enough)
         sources[p], rows[p] = _open_column(part, p, table, columns[p], usable, which, others, options)
-    present = {p: r >= 0 for p, r in rows.items()}
+    present, wanted = {p: r >= 0 for p, r in rows.items()}, enough.copy()
     enough &= np.sum(list(present.values()), axis=0) >= 2
     splits = {split: np.flatnonzero((which == n) & enough) for n, split in enumerate(SPLITS)}
-    missing = {p: int((~v).sum()) for p, v in present.items()}
+    missing = {p: int((~there[p]).sum() + (there[p] & wanted & ~v).sum()) for p, v in present.items()}
     notes = list(table.notes)
     if not enough.all():
         first = int(np.flatnonzero(~enough)[0])

@@ -192,7 +192,9 @@ def train_segmentation(
     net.train()
     for _ in range(steps):
         rows = rng.choice(some, min(batch, len(some)), replace=False)
-        loss = weak_loss(net(views[rows]), target[rows], weights)
+        turns = [axis for axis in (-2, -1) if rng.random() < 0.5]  # so that places are not learned by heart
+        x, y = views[rows].flip(turns), target[rows].flip(turns)
+        loss = weak_loss(net(x), y, weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -68,10 +68,11 @@ class FrameProbe(_SegmentProbe):
         layer: ``weighted`` sum, or the number of one layer (negative: from the end; -1 is the last).
         context: frames on either side that are joined to each, CPC's "concatenated neighbours". Default 0.
         hidden: width of a hidden layer; 0: linear.
-        lr: of AdamW. Default 1e-3.
+        lr: of AdamW on standardised features. Default 1e-2.
         epochs: passes over the frames.
         max_frames: at most so many frames of a split, drawn at random.
         max_rows: at most so many rows of a split.
+        train_rows: at most so many training rows, for a curve over the number of labels; None: all.
     """
 
     draws = "draws of frames and initialisations"
@@ -82,10 +83,11 @@ class FrameProbe(_SegmentProbe):
         layer: str | int = "weighted",
         context: int = 0,
         hidden: int = 0,
-        lr: float = 1e-3,
+        lr: float = 1e-2,
         epochs: int = 30,
         max_frames: int = 20_000,
         max_rows: int = 2_000,
+        train_rows: int | None = None,
     ) -> None:
         if isinstance(layer, str) and layer != "weighted":
             raise ValueError(f"layer must be weighted or a number, got {layer!r}")
@@ -99,10 +101,13 @@ class FrameProbe(_SegmentProbe):
         if context < 0 or hidden < 0:
             raise ValueError("context and hidden cannot be negative")
         self.layer, self.context, self.hidden, self.lr, self.epochs = layer, context, hidden, lr, epochs
-        self.max_frames, self.max_rows = max_frames, max_rows
+        if train_rows is not None:
+            _positive("train_rows", train_rows)
+        self.max_frames, self.max_rows, self.train_rows = max_frames, max_rows, train_rows
 
     def score(self, reader: Reader, seed: int) -> list[Score]:
         rows = split_rows(reader.source, with_segments(reader.source), self.max_rows, seed)
+        rows["train"] = rows["train"][: self.train_rows]
         data = {name: self._frames(reader, found, seed) for name, found in rows.items()}
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(seed)

@@ -67,9 +67,9 @@ class MedicalDomain(Domain):
             source: a folder of .nii, .nii.gz, .nrrd, .mha, .npy, .npz files or DICOM series (a folder
                 each); a CSV, TSV or Parquet table with a column of paths; one file; ``package://PACKAGE/PATH``;
                 ``generated://phantoms?patients=24&size=48``.
-            label: a column of the table; ``folder``: the folder a volume lies in; ``mask``: the structure at
-                the middle of a sample; ``position``: where in its volume a sample lies. Probes read it; it
-                never is input.
+            label: a column of the table; ``folder``: the folder a volume lies in; ``mask``: the structure
+                that fills most of the middle of a sample; ``position``: where in its volume a sample lies.
+                Probes read it; it never is input.
             patch: sides (D, H, W) of the samples in voxels; default multiples of 16 up to 96.
             axis: cut slices along it instead of patches.
             size: sides of a slice, cropped or filled up around its middle.

@@ -66,7 +66,8 @@ def position_labels(source: VolumeSource) -> np.ndarray:
 
 
 def mask_labels(source: VolumeSource) -> Labels:
-    """The structure at the middle voxel of each sample; -1 in the background.
+    """The structure that fills most of the middle of each sample, a box of half its sides; -1 where only
+    background is there.
 
     Raises:
         DataError: no masks, or fewer than two structures in the middle of any sample.
@@ -75,15 +76,23 @@ def mask_labels(source: VolumeSource) -> Labels:
 
     if source.dense_classes is None:
         raise DataError("data.label: mask needs masks; give a column, or files that end with data.mask")
-    middle = source.samples.corner + np.array(box_of(source.spec)) // 2
+    box = np.array(box_of(source.spec))
+    half = np.maximum(box // 2, 1)
+    low = source.samples.corner + (box - half) // 2
+    count = len(source.dense_classes)
     labels = np.full(len(source), -1, dtype=np.int64)
     for volume in np.unique(source.samples.volume):
         mask = source.volumes.mask(int(volume))
         if mask is None:
             continue
-        rows = np.flatnonzero(source.samples.volume == volume)
-        at = np.clip(middle[rows], 0, np.array(mask.shape) - 1)
-        labels[rows] = source.classes_of(np.asarray(mask[at[:, 0], at[:, 1], at[:, 2]])) - 1
+        classes = source.classes_of(np.asarray(mask))
+        for row in np.flatnonzero(source.samples.volume == volume):
+            start = low[row].clip(0)
+            inside = tuple(
+                slice(int(a), int(b)) for a, b in zip(start, (low[row] + half).clip(0), strict=True)
+            )
+            seen = np.bincount(classes[inside].reshape(-1), minlength=count)[1:]
+            labels[row] = seen.argmax() if seen.any() else -1
     if len(np.unique(labels[labels >= 0])) < 2:
         raise DataError("data.label: mask finds fewer than two structures; use smaller patches or strides")
     return labels, "classification", source.dense_classes[1:]

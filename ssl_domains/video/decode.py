@@ -90,10 +90,12 @@ def read_facts(raw: Raw) -> Facts:
             n = 1 + sum(1 for _ in _frames(container, stream))
             return Facts(n / rate, rate, *shown, 0.0, False, _turn(first), 0.0, aspect)
         last = _last_stamp(container, stream, promised, rate, start)
+        # Where only the whole file says how long it is, sound may go on after the pictures.
+        sure = stream.duration is not None or len(container.streams) == 1
     length = max(last - start, 0.0) + 1 / rate
     # A file that ends more than two frames early was cut off, or its tail is lost.
     lost = 0.0 if promised is None else promised - length
-    lost = lost if lost > 2.5 / rate else 0.0
+    lost = lost if sure and lost > 2.5 / rate else 0.0
     return Facts(length, rate, *shown, start, True, _turn(first), lost, aspect)
 
 
@@ -261,7 +263,7 @@ def _last_stamp(container: Any, stream: Any, promised: float | None, rate: float
             found = None
         else:
             found = _last_packet(container, stream)
-        if found is not None and found - start + 2.5 / rate > promised:
+        if found is not None:
             return found
     try:
         container.seek(0 if stream.start_time is None else stream.start_time, stream=stream)
@@ -279,8 +281,9 @@ def _last_packet(container: Any, stream: Any) -> float | None:
             packet = next(packets)
         except (StopIteration, *_errors()):  # type: ignore[misc]
             return last
-        if packet.pts is not None and not packet.is_corrupt:
-            stamp = float(packet.pts * packet.time_base)
+        shown = packet.dts if packet.pts is None else packet.pts
+        if shown is not None and not packet.is_corrupt:
+            stamp = float(shown * packet.time_base)
             last = stamp if last is None else max(last, stamp)
 
 

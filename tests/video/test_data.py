@@ -1,6 +1,7 @@
 """Sources of clips: every kind is opened, splits keep videos together, and bad input ends in one sentence."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -168,7 +169,7 @@ def test_arrays(tmp_path, make):
         DOMAIN.open(str(tmp_path / "clips.npz"), label="colour")
 
 
-def test_hugging_face_datasets(videos):
+def test_hugging_face_datasets(videos, tmp_path):
     datasets = pytest.importorskip("datasets")
     paths = sorted(str(p) for p in videos.rglob("*.mp4"))
     names = datasets.ClassLabel(names=["cut", "run"])
@@ -179,6 +180,12 @@ def test_hugging_face_datasets(videos):
     assert len(source) == 6
     assert source.class_names == ["cut", "run"]
     assert shown(source, 0) == [11, 13, 15, 17]
+    rows["video"] = [{"path": None, "bytes": Path(p).read_bytes()} for p in paths]
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    saved = DOMAIN.open(str(tmp_path / "saved"), **SMALL)
+    assert torch.equal(saved.fetch(np.arange(6)).x, source.fetch(np.arange(6)).x)
+    with pytest.raises(DataError, match="label holds videos"):
+        DOMAIN.open(found, path="label", **SMALL)
 
 
 def test_the_cache_decodes_once(videos, monkeypatch):

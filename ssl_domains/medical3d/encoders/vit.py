@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.parts.grid_predictor import GridPredictor, gather_tokens, grid_codes
-from ssl_domains.core.parts.transformer import Transformer, init_truncated_normal
+from ssl_domains.core.parts.transformer import Transformer, init_xavier
 from ssl_domains.core.registry import encoder
 from ssl_domains.medical3d.encoders.base import HiddenHead, VolumeEncoder, patches
 from ssl_domains.medical3d.spec import VolumeSpec
@@ -146,7 +146,7 @@ class VolumeViT(VolumeTransformer):
         self.blocks = Transformer(width, depth, heads, 4 * width)
         self.norm = nn.LayerNorm(width)
         self.register_buffer("codes", grid_codes(self.grid, width), persistent=False)
-        init_truncated_normal(self.blocks)
+        init_xavier(self.blocks)
         nn.init.xavier_uniform_(self.projection.weight)  # as MAE does, whatever the patch
 
     def embed(self, x: Tensor) -> Tensor:

@@ -193,6 +193,7 @@ def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None, 
     if source is not None and source.startswith("data.") and "=" in source:
         overrides, source = (source, *overrides), None
     data = _data(overrides)
+    domain = data.pop("domain", domain)  # as a recipe's key, which messages name
     found, lines = api.inspect(data.pop("source", source), domain=domain, schema_out=schema, **data)
     render.inspection(found, lines)
 

@@ -149,9 +149,10 @@ def _create(directory: RunDirectory, experiment: Experiment) -> None:
 
 def _portable(recipe: Recipe) -> str:
     """The resolved recipe with absolute paths, so that the run resumes from any folder."""
-    for key, value in recipe.data.items():
-        if isinstance(value, str | Path) and "://" not in str(value) and Path(value).exists():
-            recipe.data[key] = str(Path(value).resolve())
+    for data in (recipe.data, *(part.data for part in recipe.parts.values())):
+        for key, value in data.items():
+            if isinstance(value, str | Path) and "://" not in str(value) and Path(value).exists():
+                data[key] = str(Path(value).resolve())
     if recipe.train.rows is not None and parse_rule(recipe.train.rows) is None:
         rows = str(Path(recipe.train.rows).resolve())
         recipe.train = recipe.train.model_copy(update={"rows": rows})

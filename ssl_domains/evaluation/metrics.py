@@ -12,7 +12,18 @@ from scipy.stats import rankdata
 from ssl_domains.evaluation.data import Prediction
 
 MAIN = {"classification": "accuracy", "regression": "r2", "multilabel": "map"}
-LOWER_IS_BETTER = frozenset({"rmse", "mae", "hd95"})
+LOWER_IS_BETTER = frozenset(
+    {
+        "rmse",
+        "mae",
+        "equal_error_rate",
+        "phone_error_rate",
+        "character_error_rate",
+        "word_error_rate",
+        "abx_error",
+        "hd95",
+    }
+)
 TITLES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -31,6 +42,12 @@ TITLES = {
     "hd95": "HD95 (mm)",
     "rank1": "Rank-1",
     "rank5": "Rank-5",
+    "equal_error_rate": "equal error rate",
+    "phone_error_rate": "phone error rate",
+    "character_error_rate": "character error rate",
+    "word_error_rate": "word error rate",
+    "frame_accuracy": "frame accuracy",
+    "abx_error": "ABX error",
 }
 
 

@@ -61,11 +61,14 @@ def register_probes() -> None:
         augmented,
         boosting,
         finetune,
+        frames,
         knn,
         protocols,
+        recognition,
         retrieval,
         same_class,
         segmentation,
+        superb,
         trained,
     )
 

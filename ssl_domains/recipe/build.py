@@ -100,7 +100,7 @@ def open_source(recipe: Recipe) -> tuple[Domain, Source]:
         DataError: the data cannot be used.
     """
     domain = registry.load_domain(recipe.domain)()
-    return domain, domain.open(**recipe.data)
+    return domain, domain.open(**recipe.data, **recipe.parts)
 
 
 def build(recipe: Recipe, source: Source | None = None) -> Experiment:
@@ -139,9 +139,10 @@ def build(recipe: Recipe, source: Source | None = None) -> Experiment:
     attempt(lambda: _construct(recipe, "schedule", total_steps=_any_budget(recipe)))
     encoder = attempt(lambda: _encoder(recipe, source))
     objective = attempt(lambda: _objective(recipe, source, encoder)) if encoder is not None else None
+    parts = attempt(lambda: _parts(recipe, source, encoder)) if encoder is not None else {}
     if problems:
         raise RecipeError(problems)
-    method = _method(recipe, source, encoder, objective, views, masker)
+    method = _method(recipe, source, encoder, objective, views, masker, **parts)
     return Experiment(recipe, domain, source, method, views, sampler)
 
 
@@ -211,13 +212,34 @@ def _method(
     objective: Objective | None,
     views: Views | None,
     masker: Masker | None,
+    **more: Any,
 ) -> Method:
-    parts = {"encoder": encoder, "objective": objective, "views": views, "masker": masker}
+    parts = {"encoder": encoder, "objective": objective, "views": views, "masker": masker, **more}
     linked = {k: v for k, v in parts.items() if v is not None}
     n_classes = len(source.class_names or ()) if source.task == "classification" else 0
     method = _construct(recipe, "method", spec=source.spec, n_classes=n_classes, **linked)
     assert isinstance(method, Method)
     return method
+
+
+def _parts(recipe: Recipe, source: Any, encoder: Any) -> dict[str, dict[str, Any]]:
+    """Of a domain with several modalities: ``part_views``, by part, and ``terms``, a method on one tower,
+    where a part names one."""
+    views: dict[str, Views] = {}
+    terms: dict[str, Method] = {}
+    for name, part in recipe.parts.items():
+        own, tower = source.part(name), encoder.part(name)
+        if part.init_from is not None:
+            from ssl_domains.trainer.checkpoint import init_from
+
+            init_from(tower, part.init_from)
+        seen = _construct(part, "views", spec=own.spec)
+        if "method" not in part.sections:
+            views |= {} if seen is None else {name: seen}
+            continue
+        objective, masker = _objective(part, own, tower), _construct(part, "mask", spec=own.spec)
+        terms[name] = _method(part, own, tower, objective, seen, masker)
+    return {"part_views": views, "terms": terms} if recipe.parts else {}
 
 
 def _construct(recipe: Recipe, key: str, **filled: Any) -> Any:

@@ -63,12 +63,14 @@ def higher(x: Sound, factor: float) -> Sound:
 
 def coloured_noise(like: Tensor, draw: Draw) -> Tensor:
     """Noise of the shape of ``like [B, T]`` and mean square 1, whose power falls as ``1 / f ** a`` with ``a``
-    uniform in [0, 2] for each row: from white to brown."""
-    n = like.shape[1]
-    spectrum = torch.fft.rfft(draw.normal(n))
+    uniform in [0, 2] for each row: from white to brown. It repeats after 65,536 samples, so that it does not
+    depend on how long the batch is."""
+    n, block = like.shape[1], 2**16
+    spectrum = torch.fft.rfft(draw.normal(block))
     f = torch.arange(spectrum.shape[1], device=like.device, dtype=torch.float32).clamp_min(1.0)
-    noise = torch.fft.irfft(spectrum * f ** (-draw.uniform()[:, None]), n)
-    return noise / noise.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-8)
+    noise = torch.fft.irfft(spectrum * f ** (-draw.uniform()[:, None]), block)
+    noise = noise / noise.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-8)
+    return noise.repeat(1, -(-n // block))[:, :n]
 
 
 def mixed(x: Sound, other: Tensor, snr: Tensor) -> Sound:

@@ -48,8 +48,8 @@ class TextDomain(Domain):
 
         Args:
             source: .csv, .tsv, .parquet or .feather with a column of texts; .txt with a text a line; a folder
-                of .txt files (subfolders are classes); ``python://topics``; in Python also a list of texts
-                or a DataFrame.
+                of .txt files (subfolders are classes); ``python://topics``, ``python://docstrings/PACKAGE``;
+                in Python also a list of texts or a DataFrame.
             column: that holds the texts; usual names (text, caption, title ...) are found.
             label: column that probes predict.
             tokeniser: ``wordpiece``, ``bpe``, or a folder with a ``tokenizer.json``.

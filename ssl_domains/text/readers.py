@@ -58,6 +58,11 @@ def read(
         )
     if str(source) == "python://topics":
         return _topics()
+    if str(source).startswith("python://docstrings/"):
+        from ssl_domains.text.docstrings import docstrings
+
+        names, texts = docstrings(str(source).removeprefix("python://docstrings/"))
+        return Texts(str(source), texts, list(names))
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(
@@ -66,7 +71,7 @@ def read(
     if path.is_dir():
         return _folder(path)
     if path.suffix.lower() in TABLES:
-        return _table(_columns(path), str(path), column, label, split, group, id)
+        return _table(read_table(path), str(path), column, label, split, group, id)
     lines = _decoded(path).splitlines()
     return Texts(str(path), lines, [f"line {i + 1}" for i in range(len(lines))])
 
@@ -96,7 +101,12 @@ def _folder(path: Path) -> Texts:
     return Texts(str(path), [_decoded(p).strip() for p in files], list(names), label)
 
 
-def _columns(path: Path) -> dict[str, list[Any]]:
+def read_table(path: Path) -> dict[str, list[Any]]:
+    """Columns of a CSV, TSV, Parquet or Arrow file by name.
+
+    Raises:
+        DataError: it cannot be read as a table.
+    """
     import pyarrow as pa
 
     try:

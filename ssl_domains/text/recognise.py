@@ -7,7 +7,7 @@ from pathlib import Path
 
 RANK = 95  # a file of rows is a table first; say domain=text for texts in it
 SUFFIXES = (".text",)
-PREFIXES = ("python://topics",)
+PREFIXES = ("python://",)
 
 
 def folder(names: Sequence[str], files: Sequence[Path]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,9 @@ NAMES = {
     "end": ("[SEP]", "</s>", "<|endoftext|>"),
 }
 """What the special tokens are called by BERT, RoBERTa and CLIP."""
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LETTERS = 1000
+"""Different letters that a trained tokeniser knows, the most frequent ones."""
 CHUNK = 20_000
 
 
@@ -61,28 +65,55 @@ def _number(made: Any, names: Sequence[str]) -> int:
 
 
 def _trained(kind: str, texts: list[str], size: int, lower: bool) -> Any:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     steps = [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()]
+    normalizer = normalizers.Sequence(steps if lower else [normalizers.NFC()])
     if kind == "wordpiece":
-        made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        made.decoder = decoders.WordPiece()
-        trainer: Any = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+        cutter: Any = pre_tokenizers.BertPreTokenizer()
+        decoder: Any = decoders.WordPiece()
+        made = Tokenizer(models.WordPiece(_pieces(texts, size, normalizer, cutter), unk_token="[UNK]"))
     else:
+        cutter, decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
         made = Tokenizer(models.BPE())
-        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        made.decoder = decoders.ByteLevel()
+    made.normalizer, made.pre_tokenizer, made.decoder = normalizer, cutter, decoder
+    if kind == "bpe":
+        from tokenizers.trainers import BpeTrainer
+
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(
-            vocab_size=size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        made.train_from_iterator(
+            texts,
+            BpeTrainer(
+                vocab_size=size, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+            ),
         )
-    made.normalizer = normalizers.Sequence(steps if lower else [normalizers.NFC()])
-    made.train_from_iterator(texts, trainer)
+    made.add_special_tokens([AddedToken(name, special=True) for name in SPECIAL])
     ends = [(name, made.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return made
+
+
+def _pieces(texts: list[str], size: int, normalizer: Any, cutter: Any) -> dict[str, int]:
+    """A vocabulary of word pieces by BPE, the same in every run.
+
+    The package's trainer numbers inner letters in the order of a hash map, and ties between pairs go by these
+    numbers; so the most frequent letters are numbered here first, sorted, as if they were special.
+    """
+    from tokenizers import Tokenizer, models, trainers
+
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(normalizer.normalize_str(text))
+    letters = sorted(c for c, _ in counts.most_common(LETTERS) if not c.isspace())
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer, made.pre_tokenizer = normalizer, cutter
+    first = [*SPECIAL, *letters, *("##" + c for c in letters)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=max(size, len(first)), special_tokens=first, limit_alphabet=LETTERS, show_progress=False
+    )
+    made.train_from_iterator(texts, trainer)
+    found: dict[str, int] = made.get_vocab()
+    return found
 
 
 def _read(place: str) -> Any:

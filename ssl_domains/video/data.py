@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from ssl_domains.core import cache
 from ssl_domains.core.batch import Batch
 from ssl_domains.core.errors import DataError
 from ssl_domains.core.labels import Labels, draw_splits, given_splits, read_labels
@@ -222,8 +224,11 @@ def open_videos(listing: Listing, options: VideoOptions, spec: VideoSpec | None 
         _refuse(listing, good, broken, options.strict)
         if len(good) < len(listing):
             listing = listing.take(good)
-    if len(listing) < 2 and spec is None:
-        raise DataError(f"{listing.name} holds {len(listing)} usable video; pretraining needs at least two")
+    if len(listing) * options.clips_per_video < 2 and spec is None:
+        raise DataError(
+            f"{listing.name} holds {len(listing)} usable video; pretraining needs at least two, or "
+            "several clips of one with data.clips_per_video=N"
+        )
     frames, plan, how = _plan(listing, options, spec)
     if listing.clips is not None:
         store: Pixels = Cut(listing.clips, plan, how)
@@ -240,7 +245,11 @@ def open_videos(listing: Listing, options: VideoOptions, spec: VideoSpec | None 
     else:
         splits = draw_splits(len(listing), options.valid, options.test, options.seed, listing.group, "videos")
     if spec is None:
-        mean, std = _statistics(store, splits["train"] * plan.clips, how.channels, options.normalise)
+        train = splits["train"] * plan.clips
+        key = (
+            None if listing.mark is None else cache.key_of(["scale", listing.mark, asdict(plan), asdict(how)])
+        )
+        mean, std = _statistics(store, train, how.channels, options.normalise, key)
         spec = VideoSpec(
             frames, how.size, how.channels, mean, std, plan.window, plan.stride, plan.rate, how.fit
         )
@@ -281,14 +290,28 @@ def _plan(listing: Listing, options: VideoOptions, spec: VideoSpec | None) -> tu
 
 
 def _statistics(
-    store: Pixels, train: np.ndarray, channels: int, normalise: str
+    store: Pixels, train: np.ndarray, channels: int, normalise: str, key: str | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel, on a scale of 0 to 1, over some train clips."""
+    """Mean and deviation of each channel, on a scale of 0 to 1, over some train clips; kept in the cache,
+    since they may have to be decoded for it.
+
+    Args:
+        store: the pixels.
+        train: ``[n]`` rows of clips.
+        channels: 1 or 3.
+        normalise: ``data`` or ``imagenet``.
+        key: of the data and of how they are cut; None: not kept.
+    """
     if normalise == "imagenet":
         if channels == 1:
             return (sum(IMAGENET_MEAN) / 3,), (sum(IMAGENET_STD) / 3,)
         return IMAGENET_MEAN, IMAGENET_STD
     rows = train[np.linspace(0, len(train) - 1, min(len(train), STATISTICS_FROM)).astype(np.int64)]
+    key = None if key is None else cache.key_of([key, rows.tolist()])
+    path = None if key is None else cache.find("video", key)
+    if path is not None:
+        held = json.loads((path / "meta.json").read_text())
+        return tuple(held["mean"]), tuple(held["std"])
     total, square, count = np.zeros(channels), np.zeros(channels), 0
     for start in range(0, len(rows), 16):
         x = store.rows(rows[start : start + 16]).reshape(-1, channels).astype(np.float64) / 255
@@ -296,7 +319,11 @@ def _statistics(
     mean = total / count
     std = np.sqrt(np.maximum(square / count - mean**2, 0))
     std = np.where(std < 1e-3, 1.0, std)  # a channel that stands still
-    return tuple(float(round(v, 6)) for v in mean), tuple(float(round(v, 6)) for v in std)
+    found = tuple(tuple(float(round(v, 6)) for v in values) for values in (mean, std))
+    if key is not None:
+        with cache.writing("video", key) as folder:
+            folder.meta({"mean": found[0], "std": found[1]})
+    return found[0], found[1]
 
 
 def _balance(labels: np.ndarray | None, names: list[str] | None) -> dict[str, float] | None:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ssl_domains.core.errors import DataError
+
 Fit = Literal["crop", "squeeze", "pad"]
 Raw = str | bytes | tuple[str, ...]
 
@@ -180,7 +182,10 @@ def _choose(raw: Raw, times: np.ndarray, facts: Facts, seek: bool) -> list[Any]:
 @contextmanager
 def _opened(raw: str | bytes | tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
     """An open container and its first stream of moving pictures."""
-    import av
+    try:
+        import av
+    except ImportError:
+        raise DataError("videos need the package av: pip install 'ssl-domains[video]'") from None
 
     av.logging.set_level(av.logging.PANIC)  # broken files would write to stderr; our sentence says it
     if isinstance(raw, str) and os.path.isfile(raw) and os.path.getsize(raw) == 0:
@@ -362,7 +367,7 @@ def _reason(error: Exception, raw: Raw) -> str:
         return "is a folder"
     if isinstance(error, PermissionError):
         return "may not be read"
-    text = str(error).split(";")[0].strip()
-    if "moov" in text or "Invalid data" in text or "1094995529" in text:
+    text = str(getattr(error, "strerror", None) or error).split("\n")[0].strip()
+    if "Invalid data" in text or "End of file" in text:
         return "is no video that can be read, or was cut off before its index"
     return f"cannot be opened ({text or type(error).__name__})"

@@ -55,7 +55,7 @@ class _Retimed(Views):
         made = []
         for i in range(self.n_views):
             time, number = self.times(batch.x.shape[2], draw.fork(f"time{i}"))
-            view = self.base.view(batch, self.base.styles[0], time, draw.fork(f"view{i}"), frames=self.frames)
+            view = self.base.view(batch, self.base.styles[0], time, draw.fork(f"view{i}"), picked=True)
             view.params[self.recorded] = number
             made.append(view)
         return made

@@ -219,8 +219,8 @@ def look(listing: Listing) -> tuple[np.ndarray, list[Facts], list[str]]:
     firsts: dict[Any, int] = {}
     same = np.empty(len(listing), dtype=np.int64)
     for row in range(len(listing)):
-        raw = videos[row] if key is not None else row
-        same[row] = firsts.setdefault(raw if isinstance(raw, str | tuple) else row, row)
+        raw = videos[row] if listing.start is not None or listing.end is not None else row
+        same[row] = firsts.setdefault(raw if isinstance(raw, str) else row, row)
     seen: dict[int, Facts | str] = {}
     rows = sorted(firsts.values())
 

@@ -96,8 +96,7 @@ class ClipAugment(Views):
     Args:
         spec: of the data.
         family: whose views, with its numbers.
-        n_views: clips a sample.
-        frames: of a view; None: the encoder's.
+        n_views: clips a sample, each of the encoder's number of frames.
         size: side of a view; None: the data's.
         step: (low, high) frames of the window from one frame of a view to the next, drawn for each clip:
             jitter of the stride.
@@ -114,7 +113,6 @@ class ClipAugment(Views):
         spec: VideoSpec,
         family: Name = "moco",
         n_views: int = 2,
-        frames: int | None = None,
         size: int | None = None,
         step: tuple[int, int] = (1, 1),
         same_time: bool = False,
@@ -138,7 +136,7 @@ class ClipAugment(Views):
             _changed(found.views[i % len(found.views)], own, scale, strength) for i in range(n_views)
         ]
         self.size = spec.size if size is None else (size, size)
-        self.frames, self.window = frames or spec.frames, spec.window
+        self.frames, self.window = spec.frames, spec.window
         self.step = checked_step(step, self.frames, self.window)
         self.ratio, self.interpolation = pair(ratio, "ratio"), found.interpolation
         self.sigma = pair(sigma, "sigma")
@@ -162,13 +160,16 @@ class ClipAugment(Views):
 
     @torch.no_grad()
     def view(
-        self, batch: Batch, style: Style, time: Tensor, draw: Draw, role: str = "global", frames: int = 0
+        self, batch: Batch, style: Style, time: Tensor, draw: Draw, role: str = "global", picked: bool = False
     ) -> View:
-        """One view of a batch: the frames ``time [B, F]``, in one crop."""
+        """One view of a batch: the frames ``time [B, F]``, in one crop.
+
+        ``picked`` says that they are not what :meth:`times` gives.
+        """
         x = batch.x
         params = self._params(batch, style, draw) | {"time": time}
         shape = (x.shape[1], time.shape[1], *self.size)
-        whole = time.shape[1] == x.shape[2] and self.step == (1, 1) and not frames
+        whole = time.shape[1] == x.shape[2] and self.step == (1, 1) and not picked
         with torch.autocast(x.device.type, enabled=False):
             if x.device.type != "cpu":
                 return View(self._apply(x, params, style, whole), role, _recorded(params))
@@ -264,7 +265,7 @@ class ClipAndFrames(Views):
         make, styles = self.base.view, (self.plain, self.augmented)
         clips = [make(batch, s, time, draw.fork(f"clip{i}"), "clip") for i, s in enumerate(styles)]
         stills = [
-            make(batch, s, still, draw.fork(f"frames{i}"), "frames", self.n_frames)
+            make(batch, s, still, draw.fork(f"frames{i}"), "frames", picked=True)
             for i, s in enumerate(styles)
         ]
         return [*clips, *stills]
@@ -283,7 +284,7 @@ def checked_step(step: Sequence[int], frames: int, window: int) -> tuple[int, in
     if need > window:
         raise ValueError(
             f"views of {frames} frames at steps up to {high} want {need} frames, the data hold {window}; set "
-            f"data.window={need}, or lower views.step or views.frames"
+            f"data.window={need}, or lower views.step or data.frames"
         )
     return low, high
 

@@ -50,7 +50,11 @@ def resample(
     b, c = x.shape[:2]
     wide = x.contiguous().to(torch.float32).view(b, c * height, width)
     wide = torch.bmm(wide, columns.transpose(1, 2)).view(b, c, height, size[1])
-    out = torch.stack([torch.bmm(rows, wide[:, i]) for i in range(c)], dim=1)
+    if c > 4:  # frames of a clip as channels: one product, at the price of a copy
+        tall = torch.bmm(rows, wide.transpose(1, 2).reshape(b, height, c * size[1]))
+        out = tall.view(b, size[0], c, size[1]).transpose(1, 2).contiguous()
+    else:
+        out = torch.stack([torch.bmm(rows, wide[:, i]) for i in range(c)], dim=1)
     if x.dtype == torch.uint8:
         out.mul_(1 / 255)
     return (out.clamp_(0, 1) if interpolation == "bicubic" else out).to(dtype)

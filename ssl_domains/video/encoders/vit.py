@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.parts.grid_predictor import GridPredictor, gather_tokens, grid_codes
-from ssl_domains.core.parts.transformer import Transformer, init_truncated_normal, sincos
+from ssl_domains.core.parts.transformer import Transformer, init_xavier, sincos
 from ssl_domains.core.registry import encoder
 from ssl_domains.video.encoders.base import HiddenHead, VideoEncoder, cubes
 from ssl_domains.video.encoders.weights import load_vit
@@ -85,6 +85,7 @@ class VideoViT(VideoEncoder):
         self.width, n, h = width or d, depth or n, heads or h
         if self.width % h:
             raise ValueError(f"encoder.width {self.width} is no multiple of encoder.heads {h}")
+        self.heads = h
         self.cube = (tubelet, patch, patch)
         self.grid = (spec.frames // tubelet, spec.size[0] // patch, spec.size[1] // patch)
         self.positions, self.hidden = positions, hidden
@@ -92,7 +93,7 @@ class VideoViT(VideoEncoder):
         self.embed = nn.Conv3d(spec.channels, self.width, self.cube, self.cube)
         self.blocks = Transformer(self.width, n, h, 4 * self.width, dropout)
         self.norm = nn.LayerNorm(self.width) if norm else nn.Identity()
-        init_truncated_normal(self)
+        init_xavier(self)
         nn.init.xavier_uniform_(self.embed.weight.view(self.width, -1))
         nn.init.zeros_(self.embed.bias)  # type: ignore[arg-type]
         if positions == "learned":
@@ -146,7 +147,8 @@ class VideoViT(VideoEncoder):
             index = mask.context_index()
             seen = gather_tokens(cubes(pixels, self.cube).flatten(2), index)
             weight = self.embed.weight.permute(0, 2, 3, 4, 1).flatten(1)
-            tokens = nn.functional.linear(seen, weight, self.embed.bias) + codes[index]
+            tokens = nn.functional.linear(seen, weight, self.embed.bias)
+            tokens = tokens + codes[index].to(tokens.dtype)
         else:
             tokens = self.embed(pixels).flatten(2).transpose(1, 2)
             if mask is not None:

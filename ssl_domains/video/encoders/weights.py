@@ -114,7 +114,7 @@ def _block(
         out[f"{prefix}attention.qkv.weight"] = value
     elif rest == "attn.qkv.bias":
         out[f"{prefix}attention.qkv.bias"] = value
-    elif rest in ("attn.q_bias", "attn.v_bias"):
+    elif rest in ("attn.q_bias", "attn.v_bias", "attention.attention.q_bias", "attention.attention.v_bias"):
         parts.setdefault(prefix, {})[f"{'query' if 'q_' in rest else 'value'}.bias"] = value
     else:
         for names in (_HF, _TIMM):

@@ -1,7 +1,7 @@
 """Generated clips: handwritten digits that move over a noisy ground.
 
-``generated://clips?clips=600&frames=8&size=32&seed=0``. What moves (``digit``) is told by any frame, where it
-moves to (``direction``) by none: a method can be asked for both. For trying things out; no number on
+``generated://clips?clips=600&frames=16&size=32&seed=0``. What moves (``digit``) is told by any frame, where
+it moves to (``direction``) by none: a method can be asked for both. For trying things out; no number on
 them says anything about videos of the world.
 """
 
@@ -17,7 +17,7 @@ from ssl_domains.video.listing import Listing
 PREFIX = "generated://clips"
 DIRECTIONS = ("east", "south-east", "south", "south-west", "west", "north-west", "north", "north-east")
 _STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])
-_DEFAULTS = {"clips": 600, "frames": 8, "size": 32, "speed": 2, "seed": 0}
+_DEFAULTS = {"clips": 600, "frames": 16, "size": 32, "speed": 2, "seed": 0}
 _LEAST = {"clips": 2, "frames": 1, "size": 16, "speed": 1, "seed": 0}
 
 

@@ -32,9 +32,7 @@ KINDS = {
         "predictor": {"width": 12, "depth": 1, "heads": 2},
         "replacing": {"hidden": "replace"},
         # Over 5 s each: the others under ``-m slow``.
-        "quick": {
-            "simclr", "moco", "masked_reconstruction", "latent_prediction", "swav", "ibot", "pretext_task",
-        },  # fmt: skip
+        "quick": {"simclr", "moco", "masked_reconstruction", "latent_prediction", "swav", "ibot"},
     },
     "medical3d-unet": {
         **COMMON,

@@ -15,7 +15,7 @@ from ssl_domains.medical3d.global_local import GlobalLocal
 from ssl_domains.medical3d.partitions import Partitions
 from ssl_domains.medical3d.views import VolumeAugment
 
-STEPS, FINE, BATCH, VOLUMES = 120, 60, 12, (1, 2)
+STEPS, FINE, BATCH, VOLUMES = 200, 80, 12, (1, 2)
 START, BEST = "random start", "G^D, then L^R"
 VARIANTS: dict[str, dict[str, Any]] = {
     "G^R (SimCLR)": {"variant": "random", "global_share": 1.0},

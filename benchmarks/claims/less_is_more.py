@@ -16,7 +16,7 @@ from ssl_domains.evaluation.probes import LinearProbe
 from ssl_domains.medical3d.data import VolumeSource
 from ssl_domains.medical3d.views import VolumeAugment
 
-EPOCHS, BATCH, FINE, FEATURES, BITS = 8, 32, 60, (8, 16, 32), 6
+EPOCHS, BATCH, FINE, FEATURES, BITS = 14, 32, 60, (8, 16, 32), 6
 FULL, EPOCH, STEP, DRAWN = (
     "all slices",
     "reduced, equal epochs",

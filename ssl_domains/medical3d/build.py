@@ -97,7 +97,7 @@ def build_source(
     )  # fmt: skip
     cohort.notes += notes
     if spec is None:
-        spec = _spec(facts, how, options, split)
+        spec = _spec(facts, how, options)
     _check_sizes(cohort, spec)
     samples = lay(cohort, spec, options)
     rows = {
@@ -176,7 +176,7 @@ def _generated(found: list[phantoms.Phantom], name: str, how: Preparation) -> tu
     return Cohort(name, Volumes(arrays, facts), names, patient, anatomies, [], notes), items
 
 
-def _spec(facts: list[Prepared], how: Preparation, options: BuildOptions, split: np.ndarray) -> VolumeSpec:
+def _spec(facts: list[Prepared], how: Preparation, options: BuildOptions) -> VolumeSpec:
     shapes = np.array([f.shape for f in facts])
     if options.axis:
         others = [a for a in range(3) if a != AXES[options.axis]]
@@ -186,7 +186,7 @@ def _spec(facts: list[Prepared], how: Preparation, options: BuildOptions, split:
     else:
         low = shapes.min(axis=0)
         size = options.patch or tuple(int(max(min(s, LARGEST) // STEP * STEP, min(s, STEP))) for s in low)
-    known = sorted({v for f, s in zip(facts, split, strict=True) for v in f.mask_values})
+    known = sorted({v for f in facts for v in f.mask_values})
     background = np.array([f.background for f in facts]).min(axis=0)
     return VolumeSpec(
         size, len(facts[0].background), (), (), tuple(float(v) for v in background), how,

@@ -55,6 +55,9 @@ class GlobalLocal(Method):
         width: of the vectors that are compared, in both stages.
         region: places of a region a side. Default 3.
         negatives: regions that a region is told from, in each view. Default 5.
+        local: ``same`` (L^R, recommended): regions of two views of one sample; ``cross`` (L^D): also of the
+            same part of the next volume of the batch (of this process), in the pairs of G^D. The paper gives
+            it 4 negatives: ``negatives: 2``.
 
     Raises:
         ValueError: an encoder without a decoder, settings out of range, another objective.
@@ -76,6 +79,7 @@ class GlobalLocal(Method):
         width: int = 128,
         region: int = 3,
         negatives: int = 5,
+        local: Literal["same", "cross"] = "same",
     ) -> None:
         super().__init__()
         if not isinstance(encoder, StagedEncoder):
@@ -86,6 +90,8 @@ class GlobalLocal(Method):
             )
         if variant not in ("random", "partition", "cross"):
             raise ValueError(f"method.variant must be random, partition or cross, got {variant!r}")
+        if local not in ("same", "cross"):
+            raise ValueError(f"method.local must be same or cross, got {local!r}")
         if not 0 <= global_share <= 1 or parts < 2:
             raise ValueError("method.global_share must lie in [0, 1] and method.parts be at least 2")
         if global_share < 1:
@@ -107,7 +113,7 @@ class GlobalLocal(Method):
             nn.ReLU(),
             nn.Linear(hidden, width, bias=False),
         )
-        self.embedding_width = width
+        self.embedding_width, self.local = width, local
         self.local_head: Regions | None = None
         if global_share < 1:
             self.local_head = Regions(encoder.decoder_widths[blocks - 1], spec.dims, region, width)
@@ -232,16 +238,31 @@ class GlobalLocal(Method):
             coarsest = found[-1]
             maps.append(self.local_head(self.staged.decode(voxels, found, self.blocks)[-1]))
         assert coarsest is not None
-        terms = self.local_loss(*maps)
+        rows = None
+        if self.local == "cross":
+            rows = partners(self._part(batch), batch.meta["volume"])
+            if not len(rows[0]):
+                raise UserError("no two volumes of the batch share a part; use the sampler 'partitions'")
+        terms = self.local_loss(maps[0], maps[1], rows)
         found_stages = stages(self.staged.encoded(coarsest), regions=maps[0].flatten(0, 1))
         return Output(terms.total, terms.parts, found_stages, terms.trivial)
 
-    def local_loss(self, first: Tensor, second: Tensor) -> Terms:
-        """L^R of regions ``[B, K, D]`` of two views, in both directions."""
+    def local_loss(self, first: Tensor, second: Tensor, rows: tuple[Tensor, Tensor] | None = None) -> Terms:
+        """L^R of regions ``[B, K, D]`` of two views, in both directions; L^D where ``rows`` names samples and
+        their partners (:func:`partners`)."""
         near = self.near.to(first.device)
-        b, k, d = first.shape
+        pairs = [(first, second)]
+        if rows is not None:
+            i, j = rows
+            pairs = [
+                (first[i], second[i]),
+                (first[i], first[j]),
+                (first[j], second[j]),
+                (second[i], second[j]),
+            ]
         totals, last = [], None
-        for own, other in ((first, second), (second, first)):
+        for own, other in [both for a, b in pairs for both in ((a, b), (b, a))]:
+            b, k, d = own.shape
             others = torch.cat([own[:, near], other[:, near]], dim=2)  # [B, K, 2 * negatives, D]
             last = self.local_objective(
                 own.reshape(b * k, d), other.reshape(b * k, d), query_negatives=others.reshape(b * k, -1, d)

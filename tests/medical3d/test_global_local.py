@@ -153,6 +153,13 @@ def test_local_value_of_equal_regions_and_its_regions(slices):
     method = make(slices, share=0.0, blocks=2)
     same = torch.ones(2, 13, 8)
     assert float(method.local_loss(same, same).total) == pytest.approx(math.log(11), abs=1e-4)
+    assert float(
+        method.local_loss(same, same, (torch.tensor([0]), torch.tensor([1]))).total
+    ) == pytest.approx(math.log(11), abs=1e-4)
+    batch = batch_of(slices)
+    across = make(slices, share=0.0, blocks=2, local="cross", negatives=2)
+    across.variant = "cross"
+    assert torch.isfinite(across(batch, Draw(0, 0, batch.index)).loss)
     assert region_centres(2).shape == (13, 2)
     assert region_centres(3).shape == (35, 3)
     near = neighbours(region_centres(2))

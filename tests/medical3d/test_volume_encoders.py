@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ssl_domains.core import registry
+from ssl_domains.core.errors import UserError
 from ssl_domains.core.random import Draw
 from ssl_domains.medical3d.encoders.base import patches as cut
 from ssl_domains.medical3d.encoders.base import unpatch
@@ -90,6 +91,19 @@ def test_weights_load_into_basic_unet(patches):
     missing, unexpected = net.load_state_dict(without, strict=False)
     assert not unexpected
     assert all(key.startswith(("upcat", "final_conv")) for key in missing)
+
+
+def test_weights_of_monai_load_from_a_file(patches, tmp_path):
+    from monai.networks.nets.vit import ViT
+
+    torch.manual_seed(3)
+    vit = ViT(1, (16, 16, 16), 4, 24, 96, 2, 2).eval()
+    torch.save(vit.state_dict(), tmp_path / "vit.pt")
+    encoder = make("monai_vit", patches.spec, weights=str(tmp_path / "vit.pt")).eval()
+    x = patches.fetch([0]).x
+    assert torch.allclose(vit(encoder.prepare(x))[0], encoder(x).tokens.values, atol=1e-5)
+    with pytest.raises(UserError, match="does not fit this encoder"):
+        make("monai_unet", patches.spec, weights=str(tmp_path / "vit.pt"))
 
 
 def test_weights_load_into_resnet_and_vit(patches):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssl_domains.core.registry import encoder
+from ssl_domains.core.weights import load_weights
 from ssl_domains.medical3d.encoders.base import StagedEncoder
 from ssl_domains.medical3d.spec import VolumeSpec
 
@@ -32,6 +33,7 @@ class MonaiSwinUNETR(StagedEncoder):
         drop_path: largest share of dropped residual branches.
         checkpoint: trade time for memory.
         out_channels: of the last layer, which is left to fine-tuning.
+        weights: a file of weights by MONAI's names (.safetensors, or .pt read without unpickling code).
 
     Raises:
         ValueError: sides that are no multiples of 32, or a width that is none of 12.
@@ -48,6 +50,7 @@ class MonaiSwinUNETR(StagedEncoder):
         drop_path: float = 0.0,
         checkpoint: bool = False,
         out_channels: int = 2,
+        weights: str | None = None,
     ) -> None:
         from monai.networks.nets.swin_unetr import SwinUNETR
 
@@ -70,6 +73,7 @@ class MonaiSwinUNETR(StagedEncoder):
             self.decoder_widths = ()
             for name in _DECODER:
                 delattr(self.body, name)
+        load_weights(self.body, weights)
 
     def stages(self, x: Tensor) -> list[Tensor]:
         return list(self.body.swinViT(x, self.body.normalize))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from ssl_domains.core.registry import encoder
+from ssl_domains.core.weights import load_weights
 from ssl_domains.medical3d.encoders.base import StagedEncoder
 from ssl_domains.medical3d.spec import VolumeSpec
 
@@ -81,6 +82,7 @@ class MonaiUNet(StagedEncoder):
         act: ``leaky`` (MONAI's) or ``relu``.
         upsample: ``deconv`` (MONAI's) or ``nontrainable`` (interpolation).
         out_channels: of ``final_conv``, 2 in MONAI.
+        weights: a file of weights by MONAI's names (.safetensors, or .pt read without unpickling code).
 
     Raises:
         ValueError: fewer than two levels, or sides that cannot be halved so often.
@@ -96,6 +98,7 @@ class MonaiUNet(StagedEncoder):
         act: Literal["leaky", "relu"] = "leaky",
         upsample: Literal["deconv", "nontrainable"] = "deconv",
         out_channels: int = 2,
+        weights: str | None = None,
     ) -> None:
         super().__init__(spec)
         if len(features) < 2 or min(features) < 1:
@@ -108,6 +111,7 @@ class MonaiUNet(StagedEncoder):
         self.body: Any = UNetBody(
             spec.dims, spec.channels, features, last, acts[act], norms[norm], upsample, decoder, out_channels
         )
+        load_weights(self.body, weights)
         self.width = features[-1]
         self.stage_widths = tuple(features)
         self.decoder_widths = (*reversed(features[1:-1]), last) if decoder else ()
@@ -149,6 +153,7 @@ class MonaiResNet(StagedEncoder):
         width: channels of the first stage; the following have 2, 4 and 8 times as many (four times that with
             bottlenecks). Default 64.
         decoder: with a way up.
+        weights: a file of weights by MONAI's names (.safetensors, or .pt read without unpickling code).
 
     Raises:
         ValueError: an unknown depth, or sides that are no multiples of 16.
@@ -160,6 +165,7 @@ class MonaiResNet(StagedEncoder):
         depth: Literal[10, 18, 34, 50, 101] = 18,
         width: int = 64,
         decoder: bool = False,
+        weights: str | None = None,
     ) -> None:
         from monai.networks.nets.basic_unet import UpCat
         from monai.networks.nets.resnet import ResNet
@@ -175,6 +181,7 @@ class MonaiResNet(StagedEncoder):
             kind, layers, planes, spatial_dims=spec.dims, n_input_channels=spec.channels, feed_forward=False,
             bias_downsample=False, shortcut_type="B",
         )  # fmt: skip
+        load_weights(self.body, weights)
         factor = 4 if kind == "bottleneck" else 1
         self.stage_widths = (width, *(p * factor for p in planes))
         self.width = self.stage_widths[-1]

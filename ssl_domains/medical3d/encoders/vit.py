@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.parts.grid_predictor import GridPredictor, gather_tokens, grid_codes
-from ssl_domains.core.parts.transformer import Transformer, init_truncated_normal
+from ssl_domains.core.parts.transformer import Transformer, init_xavier
 from ssl_domains.core.registry import encoder
+from ssl_domains.core.weights import load_weights
 from ssl_domains.medical3d.encoders.base import HiddenHead, VolumeEncoder, patches
 from ssl_domains.medical3d.spec import VolumeSpec
 
@@ -146,7 +147,7 @@ class VolumeViT(VolumeTransformer):
         self.blocks = Transformer(width, depth, heads, 4 * width)
         self.norm = nn.LayerNorm(width)
         self.register_buffer("codes", grid_codes(self.grid, width), persistent=False)
-        init_truncated_normal(self.blocks)
+        init_xavier(self.blocks)
         nn.init.xavier_uniform_(self.projection.weight)  # as MAE does, whatever the patch
 
     def embed(self, x: Tensor) -> Tensor:
@@ -178,6 +179,7 @@ class MonaiViT(VolumeTransformer):
         width, depth, heads, ffn: Default 768, 12, 12, 3072: ViT-Base, MONAI's.
         positions: ``learnable`` (MONAI's default) or ``sincos`` (fixed).
         hidden: as of ``volume_vit``.
+        weights: a file of weights by MONAI's names (.safetensors, or .pt read without unpickling code).
     """
 
     def __init__(
@@ -190,6 +192,7 @@ class MonaiViT(VolumeTransformer):
         ffn: int | None = None,
         positions: Literal["learnable", "sincos"] = "learnable",
         hidden: Literal["drop", "replace"] = "drop",
+        weights: str | None = None,
     ) -> None:
         from monai.networks.nets.vit import ViT
 
@@ -198,6 +201,7 @@ class MonaiViT(VolumeTransformer):
             spec.channels, spec.size, self.patch, width, ffn or 4 * width, depth, heads,
             pos_embed_type=positions, spatial_dims=spec.dims,
         )  # fmt: skip
+        load_weights(self.body, weights)
         for name, parameter in self.body.named_parameters():
             if "cross_attn" in name or "norm_cross_attn" in name:
                 parameter.requires_grad_(False)  # blocks come with parts that only text models use

@@ -4,6 +4,7 @@
 #
 #   bash benchmarks/fetch.sh            # into $SSL_DOMAINS_DATA or ~/.cache/ssl_domains/data
 #   bash benchmarks/fetch.sh --motions  # also motions and wearables: 1.4 GB to download, of which 20 MB are kept
+#   bash benchmarks/fetch.sh --pairs    # also stamps with names and sounds: 161 MB
 #
 # Needs apt-get and dpkg (Debian or Ubuntu) and `pip install -e '.[benchmark]'`.
 set -euo pipefail
@@ -71,4 +72,9 @@ if [ "${1:-}" = --motions ]; then
   done
   python "$here/prepare_motions.py" "$root"
   rm -f "$root/files/usr/share/games/0ad/mods/public/public.zip" "$root/packages/0ad-data"_*.deb
+fi
+if [ "${1:-}" = --pairs ]; then # pictures with names and spoken names: 161 MB
+  fetch tuxpaint-stamps-default
+  dpkg -x "$root/packages/tuxpaint-stamps-default"_*.deb "$root/files"
+  python "$here/prepare_crossmodal.py" "$root"
 fi

@@ -7,6 +7,7 @@
 #   bash benchmarks/fetch.sh --speech   # also recordings: 250 MB to download
 #   bash benchmarks/fetch.sh --motions  # also motions and wearables: 1.4 GB to download, of which 20 MB are kept
 #   bash benchmarks/fetch.sh --volumes  # also two brains: 28 MB
+#   bash benchmarks/fetch.sh --pairs    # also stamps with names and sounds: 161 MB
 #
 # Needs apt-get and dpkg (Debian or Ubuntu) and `pip install -e '.[benchmark]'`.
 set -euo pipefail
@@ -95,4 +96,9 @@ if [ "${1:-}" = --speech ]; then
     dpkg -x "$root/packages/$name"_*.deb "$root/files"
   done
   python "$here/prepare_speech.py" "$root"
+fi
+if [ "${1:-}" = --pairs ]; then # pictures with names and spoken names: 161 MB
+  fetch tuxpaint-stamps-default
+  dpkg -x "$root/packages/tuxpaint-stamps-default"_*.deb "$root/files"
+  python "$here/prepare_crossmodal.py" "$root"
 fi

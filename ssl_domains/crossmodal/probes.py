@@ -17,7 +17,8 @@ from ssl_domains.core.interfaces import Source
 from ssl_domains.core.registry import register
 from ssl_domains.crossmodal.data import PairSource
 from ssl_domains.crossmodal.encoders import Tower, Towers
-from ssl_domains.crossmodal.retrieval import cosine, items_of, key_normalised, ranks
+from ssl_domains.crossmodal.retrieval import Score as Kind
+from ssl_domains.crossmodal.retrieval import items_of, ranks
 from ssl_domains.evaluation import metrics
 from ssl_domains.evaluation.data import LabelledRows, subset
 from ssl_domains.evaluation.embeddings import extract
@@ -75,14 +76,14 @@ class PairRetrieval(_PairProbe):
         cutoffs: Sequence[int] = (1, 5, 10),
         split: Literal["test", "valid", "all"] = "test",
         max_queries: int = 20_000,
-        score: Literal["cosine", "key"] = "cosine",
+        score: Kind = "cosine",
     ) -> None:
         if not cutoffs or min(cutoffs) < 1 or max_queries < 1:
             raise ValueError("cutoffs and max_queries must be at least 1")
         if split not in ("test", "valid", "all") or score not in ("cosine", "key"):
             raise ValueError("split is test, valid or all; score is cosine or key")
         self.cutoffs, self.split, self.max_queries = list(cutoffs), split, max_queries
-        self.score = cosine if score == "cosine" else key_normalised
+        self.score: Kind = score
         self.main = f"recall@{self.cutoffs[0]}"
 
     def counts(self, source: Source) -> dict[str, int]:
@@ -177,7 +178,8 @@ class ZeroShot(_PairProbe):
                 continue
             rows = test[source.links.rows[part][test] >= 0]
             vectors = joint(features, part, source.links.rows[part][rows])
-            order = cosine(vectors, classes).argsort(1, descending=True).numpy()
+            scores_ = F.normalize(vectors, dim=1) @ F.normalize(classes, dim=1).T
+            order = scores_.argsort(1, descending=True).numpy()
             y = source.labels[rows]
             for k, metric in ((1, "accuracy"), (5, "top5")):
                 if k < len(names):

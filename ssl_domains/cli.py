@@ -193,6 +193,7 @@ def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None, 
     if source is not None and source.startswith("data.") and "=" in source:
         overrides, source = (source, *overrides), None
     data = _data(overrides)
+    domain = data.pop("domain", domain)  # as a recipe's key, which messages name
     found, lines = api.inspect(data.pop("source", source), domain=domain, schema_out=schema, **data)
     render.inspection(found, lines)
 
@@ -203,6 +204,11 @@ def inspect(source: str | None, overrides: tuple[str, ...], domain: str | None, 
 @click.option("--out", default="kept.parquet", show_default=True, metavar="FILE", help=".parquet or .csv.")
 @click.option("--encoder", metavar="RUN", help="Compare embeddings of this run (default: perceptual hashes).")
 @click.option("--threshold", type=float, help="Least cosine (with --encoder), or most differing bits of 63.")
+@click.option(
+    "--within",
+    metavar="RULE",
+    help="Compare within recordings only: dhash, phash, mutual_information, raw, every, embedding.",
+)
 @click.option("--keep-leaks", is_flag=True, help="Keep rows that are nearly a validation or test row.")
 @click.option("--domain", metavar="NAME", help="Default: guessed from the file's name.")
 def curate(
@@ -211,6 +217,7 @@ def curate(
     out: str,
     encoder: str | None,
     threshold: float | None,
+    within: str | None,
     keep_leaks: bool,
     domain: str | None,
 ) -> None:
@@ -226,6 +233,7 @@ def curate(
         encoder=encoder,
         threshold=threshold,
         held_out=not keep_leaks,
+        within=within,
         domain=domain,
         **data,
     )

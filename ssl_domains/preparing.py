@@ -20,6 +20,7 @@ def curate(
     encoder: str | Path | None = None,
     threshold: float | None = None,
     held_out: bool = True,
+    within: str | None = None,
     domain: str | None = None,
     device: str = "auto",
     **data: Any,
@@ -34,6 +35,9 @@ def curate(
         threshold: with an encoder the least cosine (default 0.98), else the most differing bits of 63
             (default 4).
         held_out: rows that are nearly a validation or test row are left out, too.
+        within: a rule (``dhash``, ``phash``, ``mutual_information``, ``raw``, ``every``; ``embedding`` with
+            an encoder): rows are compared within their recording only (volume, video, session), and
+            ``threshold`` is the rule's (``curation.redundancy.DEFAULTS``). ``held_out`` plays no part.
         domain: name of the domain; default: told from the source, or the encoder's.
         device: where rows are embedded and compared.
         data: other keys of the domain's ``data`` section, as in the recipe that will use the file.
@@ -45,6 +49,7 @@ def curate(
     """
     from ssl_domains.api import _call_with_keys, _domain
     from ssl_domains.curation.curate import remove_duplicates
+    from ssl_domains.curation.redundancy import reduce_recordings
     from ssl_domains.guess import guess_domain
 
     given = data if source is None else {"source": source, **data}
@@ -68,6 +73,8 @@ def curate(
     if encoder is not None:
         prepared = _as_fitted(loaded, found, given)
     try:
+        if within is not None:
+            return reduce_recordings(found, out, within, threshold, embed)
         return remove_duplicates(
             found, out, embed=embed, threshold=threshold, held_out=held_out, device=_device(device, where)
         )

@@ -13,6 +13,7 @@ from ssl_domains.core import registry
 from ssl_domains.core.errors import RunError
 from ssl_domains.core.interfaces import Encoder, pretrain_source
 from ssl_domains.core.methods.base import Method
+from ssl_domains.curation.redundancy import parse_rule
 from ssl_domains.evaluation import check_expectations, evaluate_encoder, write_model_card, write_report
 from ssl_domains.evaluation.pictures import data_uri
 from ssl_domains.evaluation.results import Evaluation
@@ -148,10 +149,11 @@ def _create(directory: RunDirectory, experiment: Experiment) -> None:
 
 def _portable(recipe: Recipe) -> str:
     """The resolved recipe with absolute paths, so that the run resumes from any folder."""
-    for key, value in recipe.data.items():
-        if isinstance(value, str | Path) and "://" not in str(value) and Path(value).exists():
-            recipe.data[key] = str(Path(value).resolve())
-    if recipe.train.rows is not None:
+    for data in (recipe.data, *(part.data for part in recipe.parts.values())):
+        for key, value in data.items():
+            if isinstance(value, str | Path) and "://" not in str(value) and Path(value).exists():
+                data[key] = str(Path(value).resolve())
+    if recipe.train.rows is not None and parse_rule(recipe.train.rows) is None:
         rows = str(Path(recipe.train.rows).resolve())
         recipe.train = recipe.train.model_copy(update={"rows": rows})
     return recipe.to_yaml()

@@ -124,6 +124,9 @@ def check_columns(facts: dict[str, Any], source: Any) -> None:
     if facts["domain"] == "skeleton":
         assert list(source.spec.channels) == facts["columns"]
         return
+    if facts["domain"] == "video":
+        assert source.spec.channels == len(facts["columns"])
+        return
     if facts["domain"] == "speech":
         assert facts["columns"] == ["samples"]  # that is all a recording has
         return

@@ -149,6 +149,8 @@ def make(folder: str, of: dict, case: str, source):
         if objective == "mixed_columns":
             width = cls.objective_width(encoder, method_options)
             objective_options = {"spec": source.spec, "width": width}
+        elif objective == "masked_tokens":
+            objective_options = {"spec": source.spec}
     if takes in ("masker", "both"):
         mask = of["latent_mask"] if case == "latent_prediction" else "random"
         method_options["masker"] = registry.get("mask", mask)()

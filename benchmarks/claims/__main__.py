@@ -27,9 +27,10 @@ def main() -> None:
     if unknown:
         parser.error(f"no claim is called {', '.join(sorted(unknown))}; there are: {', '.join(names())}")
     for name in [] if args.table else args.claims or names():
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         result: Result = importlib.import_module(f"benchmarks.claims.{name}").run(args.seeds)
         result.minutes = (time.perf_counter() - start) / 60
+        result.core_minutes = (time.process_time() - busy) / 60
         result.save()
         print(f"\n{result.paper}\n{result.claim}\n-> {result.verdict} ({result.minutes:.1f} min)")
         for condition, values in result.values.items():

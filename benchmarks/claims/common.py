@@ -35,6 +35,8 @@ class Result:
         values: condition -> one number a seed, in the order of the seeds.
         verdict: ``holds``, ``fails`` or ``open`` (interval of the difference includes 0).
         notes: what was tried and what surprised.
+        minutes: time on the clock.
+        core_minutes: time of the process's own work, which other work on the machine does not stretch; 0: unknown.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Result:
     verdict: str = ""
     notes: str = ""
     minutes: float = 0.0
+    core_minutes: float = 0.0
     extra: dict[str, float] = field(default_factory=dict)
 
     def save(self) -> None:
@@ -123,7 +126,10 @@ def write_table() -> None:
     for path in sorted(RESULTS.glob("*.json")):
         result = Result(**json.loads(path.read_text()))
         lines += [f"## {result.paper}", "", f"**Claim.** {result.claim}", "", f"**{result.verdict}.**", ""]
-        lines += [f"Setting: {result.setting} ({result.minutes:.0f} minutes on two cores.)", ""]
+        took = f"{result.minutes:.0f} minutes on two cores"
+        if result.core_minutes:
+            took = f"{result.core_minutes:.0f} minutes of one core"
+        lines += [f"Setting: {result.setting} ({took}.)", ""]
         lines += [f"| condition | {result.metric} | seeds |", "|---|---|---|"]
         for condition, values in result.values.items():
             mean, half = interval(values)

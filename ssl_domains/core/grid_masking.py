@@ -230,3 +230,115 @@ class TubeMask(Masker):
         seen = order[:, n_hidden:].sort(dim=1).values
         steps = torch.arange(time, device=order.device) * places
         return Mask(hidden.repeat(1, time), context=(steps[:, None] + seen[:, None, :]).flatten(1))
+
+
+@mask("running_cell")
+class RunningCellMask(Masker):
+    """Cells of neighbouring places of which some are hidden, others at the next time: every place comes
+    into view.
+
+    Running cell masking of MAR (Qing et al., 2022, arXiv 2207.11660), also VideoMAE V2's way to thin out
+    what a decoder predicts. Place j of a cell (row by row) is hidden at time t when ``(j + t + s) mod n <
+    k``: k of the n places of a cell at any time, the next one in turn at each time. The start s is drawn
+    for each sample.
+
+    Args:
+        ratio: share of hidden places in a cell; k is ``round(ratio * n)``, at least 1 and at most n - 1.
+            Default 0.5 (MAR).
+        cell: height and width of a cell in tokens. Default 2 x 2 (MAR).
+    """
+
+    layouts: ClassVar[tuple[type, ...]] = (Grid,)
+
+    def __init__(self, ratio: float = 0.5, cell: tuple[int, int] = (2, 2)) -> None:
+        self.ratio = share(ratio, "mask.ratio")
+        if len(cell) != 2 or min(cell) < 1 or cell[0] * cell[1] < 2:
+            raise ValueError(f"mask.cell must be [height, width] of at least 2 tokens, got {list(cell)}")
+        self.cell = (int(cell[0]), int(cell[1]))
+
+    def __call__(self, layout: Layout, draw: Draw) -> Mask:
+        if not isinstance(layout, Grid) or len(layout.shape) != 3:
+            raise DataError("mask 'running_cell' wants a grid of time, height and width; use random")
+        time, height, width = layout.shape
+        n = self.cell[0] * self.cell[1]
+        if (height % self.cell[0] or width % self.cell[1]) and time % n:
+            raise DataError(
+                f"mask 'running_cell': cells of {self.cell[0]} x {self.cell[1]} do not fill "
+                f"{height} x {width} places, and {time} times are no multiple of {n}, so rows would "
+                "hide different numbers of tokens; choose another mask.cell"
+            )
+        k = min(max(round(self.ratio * n), 1), n - 1)
+        device = draw.index.device
+        rows = torch.arange(height, device=device) % self.cell[0]
+        columns = torch.arange(width, device=device) % self.cell[1]
+        place = rows[:, None] * self.cell[1] + columns  # [H, W]
+        turn = torch.arange(time, device=device)[:, None, None] + draw.randint(n)[:, None, None, None]
+        return Mask(((place + turn) % n < k).flatten(1))
+
+
+@mask("tube_block")
+class TubeBlockMask(Masker):
+    """V-JEPA's masks (Bardes et al., 2024, arXiv 2404.08471, section 3.2): rectangles hidden at all times.
+
+    At each step one kind of mask is drawn: many small blocks or a few large ones, laid over one another. What
+    they cover is to be predicted, all the rest is the context. (The authors take both kinds at each step,
+    with one pass of the encoder for each.) Contexts and targets are cut at random, by whole places, to the
+    shortest of the batch, as the batch needs rectangles.
+
+    Args:
+        blocks: numbers of blocks, by kind. Default 8 and 2 (V-JEPA: short-range and long-range masks).
+        scales: share of the places in one block, by kind. Default 0.15 and 0.7.
+        aspect: (low, high) height over width of a block. Default (0.75, 1.5).
+    """
+
+    layouts: ClassVar[tuple[type, ...]] = (Grid,)
+
+    def __init__(
+        self,
+        blocks: tuple[int, ...] = (8, 2),
+        scales: tuple[float, ...] = (0.15, 0.7),
+        aspect: tuple[float, float] = (0.75, 1.5),
+    ) -> None:
+        if not blocks or len(blocks) != len(scales) or min(blocks) < 1:
+            raise ValueError(
+                "mask.blocks and mask.scales must be equal in number and blocks at least 1, got "
+                f"{list(blocks)} and {list(scales)}"
+            )
+        self.blocks = tuple(blocks)
+        self.scales = tuple(share(scale, "mask.scales") for scale in scales)
+        self.aspect = pair(aspect, "mask.aspect", 0.0, math.inf)
+
+    def __call__(self, layout: Layout, draw: Draw) -> Mask:
+        if not isinstance(layout, Grid) or len(layout.shape) != 3 or math.prod(layout.shape[1:]) < 2:
+            raise DataError(
+                "mask 'tube_block' wants a grid of time, height and width with at least 2 places; use random"
+            )
+        time, grid = layout.shape[0], (layout.shape[1], layout.shape[2])
+        places = grid[0] * grid[1]
+        kind = draw.integers(0, len(self.blocks) - 1)
+        height, width = self._size(grid, self.scales[kind], draw)
+        u = draw.uniform(2, self.blocks[kind])
+        top, left = corner(u[:, 0], grid[0] - height), corner(u[:, 1], grid[1] - width)
+        covered = inside(top, left, height, width, grid).any(dim=1)  # [B, P]
+        order = draw.permutation(places)
+        n_seen = max(int((~covered).sum(dim=1).min()), 1)
+        seen = (covered.long() * places + order).argsort(dim=1)[:, :n_seen]
+        left_over = covered.scatter(1, seen, False)
+        n_target = max(int(left_over.sum(dim=1).min()), 1)
+        rank = torch.where(left_over, 0, places).scatter(1, seen, 2 * places) + order
+        target = rank.argsort(dim=1)[:, :n_target]
+        steps = (torch.arange(time, device=order.device) * places)[:, None]
+        context = (steps + seen.sort(dim=1).values[:, None, :]).flatten(1)
+        targets = (steps + target.sort(dim=1).values[:, None, :]).flatten(1)
+        hidden = torch.ones(len(order), time * places, dtype=torch.bool, device=order.device)
+        return Mask(hidden.scatter_(1, context, False), context=context, targets=targets[None])
+
+    def _size(self, grid: tuple[int, int], scale: float, draw: Draw) -> tuple[int, int]:
+        """(height, width) of this step's blocks; at least one place stays free."""
+        ratio = self.aspect[0] + draw.integers(0, 2**24) / 2**24 * (self.aspect[1] - self.aspect[0])
+        area = scale * grid[0] * grid[1]
+        height = max(min(round(math.sqrt(area * ratio)), grid[0]), 1)
+        width = max(min(round(math.sqrt(area / ratio)), grid[1]), 1)
+        if height * width == grid[0] * grid[1]:
+            return (height - 1, width) if height > 1 else (height, width - 1)
+        return height, width

@@ -206,10 +206,14 @@ class Domain:
     Attributes:
         title: one line for ``ssl-domains list``.
         defaults: ``{"encoder": name, "views": name, "mask": name}``.
+        parts: names of recipe sections that each describe a domain of their own (its data, encoder,
+            views, and a method of its own). ``open`` gets them checked, by name; the first two must be
+            there. The source and the encoder of such a domain have ``part(name)``.
     """
 
     title: ClassVar[str] = ""
     defaults: ClassVar[dict[str, str]] = {}
+    parts: ClassVar[tuple[str, ...]] = ()
 
     def open(self, **data: Any) -> Source:
         """Opens the recipe's ``data`` section. Explicit keyword arguments in subclasses.

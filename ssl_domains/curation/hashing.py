@@ -17,6 +17,53 @@ BITS = KEPT * KEPT - 1
 CHUNK = 1024
 
 
+def grey_pictures(source: Source, rows: np.ndarray) -> np.ndarray:
+    """``[n, H, W]`` grey pictures of rows of one shape, on any scale.
+
+    Raises:
+        DataError: the source has no pictures.
+    """
+    grey, picture = getattr(source, "grey", None), getattr(source, "picture", None)
+    if grey is not None:
+        return np.asarray(grey(rows))
+    if picture is None:
+        raise DataError("this data has no pictures to compare; use the rule raw, or an encoder and embedding")
+    return np.stack([picture(int(r)).mean(axis=2) for r in rows])
+
+
+def difference_hash(grey: np.ndarray, flat: float = 0.02) -> np.ndarray:
+    """``[n, 64]`` float32 of -1 and 1: dHash, as ``imagehash.dhash(image, hash_size=8)`` gives it.
+
+    Each picture is stretched to 8 bits, brought to 9 columns and 8 rows, and every pixel compared with its
+    right neighbour: 1 where that is brighter. A constant picture is all -1.
+
+    Args:
+        grey: ``[n, H, W]``; uint8 is taken as it is.
+        flat: pictures whose contrast is below this share of the contrast of all count as constant: stretched,
+            their noise would look like detail.
+    """
+    from PIL import Image
+
+    pictures = np.asarray(grey)
+    if pictures.dtype != np.uint8:
+        x = pictures.astype(np.float64)
+        low, high = x.min(axis=(1, 2), keepdims=True), x.max(axis=(1, 2), keepdims=True)
+        spread = high - low
+        enough = spread > max(flat * float(x.max() - x.min()), 1e-12)
+        x = np.where(enough, (x - low) / np.where(enough, spread, 1.0), 0.0)
+        pictures = (x * 255).round().astype(np.uint8)
+    out = np.empty((len(pictures), 64), dtype=np.float32)
+    for i, picture in enumerate(pictures):
+        small = np.asarray(Image.fromarray(picture).resize((9, 8), Image.Resampling.LANCZOS))
+        out[i] = np.where(small[:, 1:] > small[:, :-1], 1.0, -1.0).reshape(-1)
+    return out
+
+
+def perceptual_hash_of(grey: np.ndarray) -> np.ndarray:
+    """:func:`perceptual_hash` of arrays."""
+    return perceptual_hash(torch.as_tensor(grey)).numpy()
+
+
 def source_hashes(source: Source, rows: np.ndarray) -> np.ndarray:
     """Perceptual hashes of a source's rows.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class LinearAugmentedProbe(Probe):
     """
 
     draws = "augmentations and head initialisations"
-    tunes_encoder: ClassVar[bool] = True
+    tunes_encoder = True
 
     def __init__(
         self,

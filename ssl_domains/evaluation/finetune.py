@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ class FineTuneProbe(Probe):
     """
 
     draws = "head initialisations and batch orders"
-    tunes_encoder: ClassVar[bool] = True
+    tunes_encoder = True
 
     def __init__(
         self,

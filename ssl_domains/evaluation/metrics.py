@@ -21,6 +21,7 @@ LOWER_IS_BETTER = frozenset(
         "character_error_rate",
         "word_error_rate",
         "abx_error",
+        "hd95",
     }
 )
 TITLES = {
@@ -36,6 +37,9 @@ TITLES = {
     "nmi": "NMI",
     "ari": "ARI",
     "average_precision": "average precision",
+    "dice": "Dice",
+    "nsd": "surface Dice",
+    "hd95": "HD95 (mm)",
     "rank1": "Rank-1",
     "rank5": "Rank-5",
     "equal_error_rate": "equal error rate",

@@ -56,7 +56,7 @@ summary{cursor:pointer;color:var(--accent);font-size:15px}
 ul.plain{margin:8px 0;padding-left:20px}
 .finding{border-left:3px solid var(--bad);padding:5px 0 5px 14px;margin:10px 0}
 .near{white-space:nowrap}
-img.thumb{display:block;max-width:96px;border-radius:6px;margin-bottom:5px;image-rendering:pixelated}
+img.thumb{display:block;max-width:288px;border-radius:6px;margin-bottom:5px;image-rendering:pixelated}
 figure img{max-width:100%;height:auto;border-radius:8px}
 @media print{main{padding:0}h2{break-after:avoid}figure,table,.tile{break-inside:avoid}}
 """

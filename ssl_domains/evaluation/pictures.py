@@ -9,6 +9,8 @@ import numpy as np
 
 SIDE = 96
 """Side in pixels that small pictures are enlarged to, without smoothing."""
+STRIP = 3
+"""A picture may be so many times as wide as it may be high: frames of a clip side by side."""
 
 
 def data_uri(pixels: np.ndarray, side: int | None = SIDE) -> str:
@@ -16,7 +18,8 @@ def data_uri(pixels: np.ndarray, side: int | None = SIDE) -> str:
 
     Args:
         pixels: ``[H, W, 3]`` uint8.
-        side: larger pictures are shrunk to it, smaller ones enlarged by whole factors; None: as it is.
+        side: pictures higher than it or three times as wide are shrunk, smaller ones enlarged by whole
+            factors; None: as it is.
 
     Raises:
         ValueError: another shape or type.
@@ -27,11 +30,10 @@ def data_uri(pixels: np.ndarray, side: int | None = SIDE) -> str:
         raise ValueError(f"a picture is [H, W, 3] uint8, got {list(pixels.shape)} {pixels.dtype}")
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if side is not None:
-        longest = max(image.size)
-        if longest > side:
-            image.thumbnail((side, side))
-        elif longest * 2 <= side:
-            factor = side // longest
+        factor = min(side // image.height, STRIP * side // image.width)
+        if factor < 1:
+            image.thumbnail((STRIP * side, side))
+        elif factor > 1:
             image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,9 +20,10 @@ from sklearn.preprocessing import StandardScaler
 
 from ssl_domains.core import registry
 from ssl_domains.core.errors import RecipeError
+from ssl_domains.core.interfaces import Encoder, Source, Views
 from ssl_domains.core.registry import register
 from ssl_domains.evaluation import metrics
-from ssl_domains.evaluation.data import Prediction, ProbeData
+from ssl_domains.evaluation.data import LabelledRows, Prediction, ProbeData
 
 
 class Probe:
@@ -40,7 +42,7 @@ class Probe:
 
     registered_name: ClassVar[str] = ""
     draws: ClassVar[str] = ""
-    tunes_encoder: ClassVar[bool] = False
+    tunes_encoder: bool = False
     joins_raw: bool = False
     key: str = ""
 
@@ -65,6 +67,7 @@ def register_probes() -> None:
         recognition,
         retrieval,
         same_class,
+        segmentation,
         superb,
         trained,
     )
@@ -261,7 +264,9 @@ class LabelFractionProbe(Probe):
     Args:
         fraction: share of the training labels, in (0, 1]; at least two rows, and one of each
             class, are kept.
-        probe: name of the probe that is fitted on them, with its defaults.
+        probe: name of the probe that is fitted on them, with its defaults. With ``fine_tune`` (or another
+            that trains the encoder) this is the customary semi-supervised protocol; on the random
+            encoder it is supervision on as many labels.
     """
 
     draws = "draws of labelled rows"
@@ -271,26 +276,39 @@ class LabelFractionProbe(Probe):
             raise ValueError(f"fraction must be in (0, 1], not {fraction}")
         self.fraction, self.inner = fraction, _inner(probe)
         self.joins_raw = self.inner.joins_raw
+        self.tunes_encoder = self.inner.tunes_encoder
 
     def predict(self, data: ProbeData, seed: int) -> Prediction:
-        y = data.y["train"]
+        return self.inner.predict(data.with_train(self._rows(data.y["train"], data.task, seed)), seed)
+
+    def predict_encoder(
+        self, encoder: Encoder, source: Source, labelled: LabelledRows, seed: int, views: Views | None = None
+    ) -> Prediction:
+        """As :meth:`predict`, by a probe that trains a copy of the encoder."""
+        train = labelled.rows["train"]
+        chosen = train[self._rows(labelled.labels[train], labelled.task, seed)]
+        fewer = replace(labelled, rows={**labelled.rows, "train": chosen})
+        return self.inner.predict_encoder(encoder, source, fewer, seed, views)  # type: ignore[attr-defined,no-any-return]
+
+    def _rows(self, y: np.ndarray, task: str, seed: int) -> np.ndarray:
         order = np.random.default_rng(seed).permutation(len(y))
         rows = order[: max(2, round(self.fraction * len(y)))]
-        if data.task == "classification":
+        if task == "classification":
             first = order[np.unique(y[order], return_index=True)[1]]
             rows = np.union1d(rows, first)
-        return self.inner.predict(data.with_train(rows), seed)
+        return rows
 
 
 def _inner(name: str) -> Probe:
     """The probe that a fraction of the labels is given to.
 
     Raises:
-        ValueError: it has no use for embeddings, or draws labels by itself.
+        ValueError: it draws labels by itself, or does not go by labels of single rows.
     """
     inner = build_probe(name)
-    if inner.tunes_encoder or isinstance(inner, FewShotProbe | LabelFractionProbe | LabelCurve):
-        raise ValueError(f"probe must be one on all labels of frozen features, not {name!r}")
+    fits = hasattr(inner, "predict_encoder") or type(inner).predict is not Probe.predict
+    if not fits or isinstance(inner, FewShotProbe | LabelFractionProbe | LabelCurve):
+        raise ValueError(f"probe must be one that is fitted on all labels, not {name!r}")
     return inner
 
 

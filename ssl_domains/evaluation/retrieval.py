@@ -92,7 +92,7 @@ class RetrievalProbe(ProtocolProbe):
     """
 
     spread: ClassVar[str] = "queries (standard error)"
-    tunes_encoder: ClassVar[bool] = True
+    tunes_encoder = True
 
     def __init__(
         self,

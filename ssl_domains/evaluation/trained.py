@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -183,7 +182,7 @@ class ConsistencyProbe(_Trained):
     """
 
     draws = "draws of labelled rows, initialisations and batch orders"
-    tunes_encoder: ClassVar[bool] = True
+    tunes_encoder = True
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,7 +64,9 @@ def embed_to_file(
     with _whole_or_nothing(path) as partial:
         embedded = stream(encoder, source, indices, batch_size=batch_size, device=device)
         chunks = _chunks(embedded, source, len(indices), progress)
-        write(partial, chunks, len(indices), int(encoder.pooled_width), layout)
+        first = list(itertools.islice(chunks, 1))  # towers give as many vectors as a batch has modalities
+        width = first[0][1].shape[1] if first else int(encoder.pooled_width)
+        write(partial, itertools.chain(first, chunks), len(indices), width, layout)
     return path
 
 

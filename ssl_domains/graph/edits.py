@@ -56,9 +56,9 @@ class GraphEdits(Views):
 
     The features of ``int(mask * n)`` of the region's n nodes are hidden, others in each copy and in
     the original as well, so that features do not tell them apart. Added edges take features of
-    random edges of the data, both directions the same. Nothing is edited in a graph without edges:
-    its distance is 0, and D-SLA leaves it out. Degrees as node features and the features of
-    self-loops follow the edits; other features that tell the structure (an atom's ring or number
+    random edges of the data, both directions the same (or a relation and its reverse). Nothing is edited in
+    a graph without edges: its distance is 0, and D-SLA leaves it out. Degrees as node features and the
+    features of self-loops follow the edits; other features that tell the structure (an atom's ring or number
     of neighbours) do not, and give the original away where they are not hidden: leave them out.
 
     Args:
@@ -78,7 +78,7 @@ class GraphEdits(Views):
     that hands ``Mask(hidden_nodes)`` to the encoder gets its mask token instead.
 
     Raises:
-        ValueError: an option is out of range, or the data are one graph.
+        ValueError: an option is out of range, the data are one graph, or its nodes have positional encodings.
     """
 
     def __init__(
@@ -96,6 +96,11 @@ class GraphEdits(Views):
                 "views 'graph_edits' copies whole graphs, but the data are one graph; "
                 "give data.graph, the column of the node table with each node's graph"
             )
+        if spec.positional:
+            raise ValueError(
+                "views 'graph_edits' replaces edges, and positional encodings of the original would give it "
+                "away; set data.random_walk and data.laplacian to 0"
+            )
         most = max(copies * strength, strong_factor * strength if strong else 0.0)
         if not 1 <= copies < _COPIES - 1:
             raise ValueError(f"views.copies must lie between 1 and {_COPIES - 2}, got {copies}")
@@ -111,12 +116,13 @@ class GraphEdits(Views):
         self.copies, self.strength, self.hops, self.mask = copies, strength, hops, mask
         self.strong, self.strong_factor, self.directed = strong, strong_factor, spec.directed
         self.self_loops, self.degree_cap = spec.self_loops, spec.degree_cap
+        self.n_relations = len(spec.relation_names)
         self.n_views = 1 + copies + strong
         self.banks: dict[str, Tensor] = {}
 
     def prepare(self, source: Source) -> None:
         """Keeps up to 65,536 rows of the data's edge features, evenly spaced, to draw added edges' from."""
-        for name in ("edge_attr", "edge_weight"):
+        for name in ("edge_attr", "edge_weight", "edge_type"):
             values = getattr(source.edges, name, None)  # type: ignore[attr-defined]
             if values is not None:
                 rows = np.linspace(0, len(values) - 1, min(len(values), _BANK)).astype(np.int64)
@@ -188,11 +194,15 @@ class GraphEdits(Views):
         target = torch.where(new, torch.where(pairs.forward, b, a), blocks.target)
         keep = new | ~gone
         out.edge_index = torch.stack([source, target])[:, keep]
-        for name in ("edge_attr", "edge_weight"):
+        for name in ("edge_attr", "edge_weight", "edge_type"):
             values = x.get(name)
             if values is not None:
                 given = self._bank(name, values)
                 drawn = given[at.randint(len(given))[row]]
+                if name == "edge_type" and not self.directed:  # one way a relation, the other its reverse
+                    drawn = torch.where(
+                        pairs.forward, drawn, (drawn + self.n_relations) % (2 * self.n_relations)
+                    )
                 fresh = new if values.ndim == 1 else new[:, None]
                 out[name] = torch.where(fresh, drawn, values)[keep]
         return self._consistent(out, blocks.loops[keep])
@@ -212,9 +222,11 @@ class GraphEdits(Views):
         return x
 
     def _bank(self, name: str, values: Tensor) -> Tensor:
-        """Rows to draw from, on the batch's device; the batch's own before :meth:`prepare`."""
+        """Rows to draw from, on the batch's device; before :meth:`prepare` the batch's, or all relations."""
         bank = self.banks.get(name)
         if bank is None:
+            if name == "edge_type":  # self-loops have a type, too
+                return torch.arange(self.n_relations, device=values.device)
             return values
         if bank.device != values.device:
             bank = self.banks[name] = bank.to(values.device)

@@ -11,6 +11,7 @@ import torch
 
 from ssl_domains.core.batch import Batch
 from ssl_domains.core.errors import DataError
+from ssl_domains.core.labels import Labels, draw_splits, given_splits, read_labels
 from ssl_domains.image import pixels as pixel_stores
 from ssl_domains.image.decode import (
     GREY,
@@ -22,7 +23,6 @@ from ssl_domains.image.decode import (
     decode,
     read_header,
 )
-from ssl_domains.image.labels import Labels, draw_splits, given_splits, read_labels
 from ssl_domains.image.listing import Listing
 from ssl_domains.image.pixels import Decoded, Kept, Pixels
 from ssl_domains.image.spec import IMAGENET_MEAN, IMAGENET_STD, ImageSpec

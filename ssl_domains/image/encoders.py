@@ -12,9 +12,9 @@ from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.interfaces import Encoder
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.registry import encoder
+from ssl_domains.core.weights import load_weights
 from ssl_domains.image.patches import HiddenHead, patches
 from ssl_domains.image.spec import ImageSpec
-from ssl_domains.image.weights import load_weights
 
 SMALL_STEM = 64
 """Images with a shorter side up to this get the stem for small images."""

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.image.listing import SPLIT_WORDS, SUFFIXES, Listing, Paths
+from ssl_domains.core.labels import SPLIT_WORDS
+from ssl_domains.image.listing import SUFFIXES, Listing, Paths
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "image", "image_path", "img", "img_path", "filepath")
 

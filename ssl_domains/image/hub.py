@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.core.labels import SPLIT_WORDS
 from ssl_domains.image.decode import Raw
-from ssl_domains.image.listing import SPLIT_WORDS, Listing
+from ssl_domains.image.listing import Listing
 
 _MISSING = "needs the package datasets: pip install 'ssl-domains[hf]'"
 

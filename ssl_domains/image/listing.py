@@ -13,16 +13,6 @@ from ssl_domains.image.decode import Raw
 _NAMES = "jpg jpeg jpe jfif png bmp gif webp tif tiff ppm pgm pbm pnm tga ico jp2 avif dib pcx sgi"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
 """Endings of files that are taken for images in a folder."""
-SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "dev": "valid",
-    "test": "test",
-    "testing": "test",
-}
 
 
 class Images(Protocol):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from ssl_domains.core import cache
 from ssl_domains.core.errors import DataError
+from ssl_domains.core.threads import in_threads
 from ssl_domains.image.decode import BrokenImage, Decoding, decode, read_header
 from ssl_domains.image.listing import Images, Listing
 
@@ -85,21 +84,6 @@ class Decoded:
                 f"over {MAX_BROKEN} images turned out to be broken while training (the last: {self.ids[row]} "
                 f"{reason}); set data.cache=true to look through all of them first"
             )
-
-
-def in_threads(task: Callable[[int], None], items: Sequence[int]) -> None:
-    """Runs a task for each item; in threads unless a data loader's worker does so already."""
-    import torch.utils.data
-
-    alone = torch.utils.data.get_worker_info() is not None
-    count = 1 if alone else min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4, 16)
-    if count < 2 or len(items) < 8:
-        for item in items:
-            task(item)
-        return
-    with ThreadPoolExecutor(count) as pool:
-        for _ in pool.map(task, items, chunksize=8):
-            pass
 
 
 def keep(listing: Listing, how: Decoding) -> tuple[Kept, np.ndarray, list[str]]:

@@ -12,14 +12,12 @@ from torch import Tensor
 
 from ssl_domains.core.batch import Batch, View
 from ssl_domains.core.interfaces import Views
+from ssl_domains.core.parts.colour import Jitter, blur, colour_jitter, solarise, to_grey
+from ssl_domains.core.parts.resample import Filter, draw_boxes, resample
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import views
-from ssl_domains.image.colour import Jitter, blur, colour_jitter, solarise, to_grey
-from ssl_domains.image.resample import Filter, resample
 from ssl_domains.image.spec import ImageSpec
 
-TRIES = 10
-"""Boxes drawn for each image; the first that fits is taken, as torchvision does it."""
 CHUNK_BYTES = 6 << 20
 """On a CPU a batch goes through in pieces of this many bytes, which stay in the processor's cache."""
 
@@ -232,54 +230,6 @@ def _recorded(p: dict[str, Tensor]) -> dict[str, Tensor]:
         "blur": torch.where(p["blurred"], p["sigma"], torch.zeros_like(p["sigma"])),
         "solarise": p["solarise"],
     }
-
-
-def draw_boxes(
-    draw: Draw,
-    size: tuple[int, int],
-    shape: Tensor | None,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-) -> Tensor:
-    """``[B, 4]`` int64 top, left, height, width: a random share of the area and a log-uniform aspect ratio.
-
-    Of ten boxes the first that fits is taken; when none does, the largest one in the middle within the
-    aspect ratios (torchvision's ``RandomResizedCrop``).
-
-    Args:
-        draw: the random numbers.
-        size: height and width of the pixels.
-        shape: ``[B, 2]`` true height and width of squeezed images, in which aspect ratios count; None:
-        ``size``.
-        scale: (low, high) share of the area.
-        ratio: (low, high) width over height.
-    """
-    u = draw.uniform(4, TRIES)
-    device = u.device
-    pixels = torch.tensor(size, device=device, dtype=torch.float32)
-    true = pixels.expand(len(u), 2) if shape is None else shape.to(device, torch.float32)
-    height, width = true[:, :1], true[:, 1:]
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * u[:, 0])
-    low, high = math.log(ratio[0]), math.log(ratio[1])
-    aspect = torch.exp(low + (high - low) * u[:, 1])
-    w, h = torch.sqrt(area * aspect).round(), torch.sqrt(area / aspect).round()
-    fits = (w >= 1) & (h >= 1) & (w <= width) & (h <= height)
-    first = fits.int().argmax(dim=1, keepdim=True)  # 0 when none fits
-    w, h, up, across = (v.gather(1, first) for v in (w, h, u[:, 2], u[:, 3]))
-    own = width / height  # the largest box in the middle
-    w_mid = torch.minimum(width, (height * ratio[1]).round())
-    h_mid = torch.where(own < ratio[0], torch.minimum(height, (width / ratio[0]).round()), height)
-    none = ~fits.any(dim=1, keepdim=True)
-    w, h = torch.where(none, w_mid, w), torch.where(none, h_mid, h)
-    top = torch.where(none, ((height - h) / 2).floor(), (up * (height - h + 1)).floor())
-    left = torch.where(none, ((width - w) / 2).floor(), (across * (width - w + 1)).floor())
-    box = torch.cat([top, left, h, w], dim=1)
-    if shape is not None:  # to the squeezed pixels
-        factor = (pixels / true).repeat(1, 2)
-        box = (box * factor).round()
-        box[:, 2:] = box[:, 2:].clamp_min(1)
-        box[:, :2] = torch.minimum(box[:, :2], pixels - box[:, 2:]).clamp_min(0)
-    return box.long()
 
 
 @views("image_rotation")

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.parts.grid_predictor import GridPredictor, gather_tokens, grid_codes
+from ssl_domains.core.parts.transformer import init_xavier
 from ssl_domains.core.registry import encoder
+from ssl_domains.core.weights import create_timm, load_weights
 from ssl_domains.image.encoders import ConvEncoder, ImageEncoder, _Features, _map_size
 from ssl_domains.image.patches import HiddenHead
 from ssl_domains.image.spec import ImageSpec
-from ssl_domains.image.weights import create_timm, load_weights
 
 SIZES = {
     "tiny": (192, 12, 3),
@@ -135,6 +136,8 @@ class VisionTransformer(ImageEncoder):
 class ImageViT(VisionTransformer):
     """ViT (Dosovitskiy et al., ICLR 2021), timm's body; hidden patches are dropped before the blocks.
 
+    The blocks begin with Glorot's weights, as the authors' and MAE's do, which suit narrow networks as well.
+
     Args:
         variant: tiny, small, base, large or huge: width, depth and heads together.
         patch: side of a patch; the image's sides must be multiples of it. Default 16.
@@ -194,6 +197,7 @@ class ImageViT(VisionTransformer):
             dynamic_img_size=True,
             drop_path_rate=drop_path,
         )
+        init_xavier(body.blocks)
         grid = (spec.size[0] // patch, spec.size[1] // patch)
         if positions == "sincos":
             codes = grid_codes(grid, d)

@@ -19,6 +19,7 @@ from ssl_domains.core.objectives.base import Objective
 from ssl_domains.core.samplers import Sampler
 from ssl_domains.core.schedules import Schedule
 from ssl_domains.curation.filter import kept_rows
+from ssl_domains.curation.redundancy import parse_rule, reduce_rows
 from ssl_domains.recipe.schema import Recipe, Section, to_plain
 from ssl_domains.recipe.signatures import parameters
 from ssl_domains.trainer.optimizers import OptimizerConfig
@@ -74,12 +75,14 @@ class Experiment:
         from ssl_domains.trainer.checkpoint import save_encoder
 
         section = self.recipe.sections["encoder"]
+        # The weights that training started from are not looked for again where the encoder is used.
+        options = {k: v for k, v in section.resolved.items() if k not in ("weights", "pretrained")}
         return save_encoder(
             path,
             encoder,
             domain=self.recipe.domain,
             encoder_name=section.name,
-            encoder_options=to_plain(section.resolved),
+            encoder_options=to_plain(options),
             spec=self.source.spec,
         )
 
@@ -97,7 +100,7 @@ def open_source(recipe: Recipe) -> tuple[Domain, Source]:
         DataError: the data cannot be used.
     """
     domain = registry.load_domain(recipe.domain)()
-    return domain, domain.open(**recipe.data)
+    return domain, domain.open(**recipe.data, **recipe.parts)
 
 
 def build(recipe: Recipe, source: Source | None = None) -> Experiment:
@@ -116,7 +119,9 @@ def build(recipe: Recipe, source: Source | None = None) -> Experiment:
     else:
         domain = registry.load_domain(recipe.domain)()
     if recipe.train.rows is not None:
-        source.pretrain_index = kept_rows(source, recipe.train.rows)  # type: ignore[attr-defined]
+        source.pretrain_index = _chosen(source, recipe.train.rows)  # type: ignore[attr-defined]
+        if hasattr(source, "refit"):  # means and scales of what is left
+            source.refit(source.pretrain_index)  # type: ignore[attr-defined]
     set_seed(recipe.train.seed)
     problems: list[str] = []
 
@@ -134,10 +139,23 @@ def build(recipe: Recipe, source: Source | None = None) -> Experiment:
     attempt(lambda: _construct(recipe, "schedule", total_steps=_any_budget(recipe)))
     encoder = attempt(lambda: _encoder(recipe, source))
     objective = attempt(lambda: _objective(recipe, source, encoder)) if encoder is not None else None
+    parts = attempt(lambda: _parts(recipe, source, encoder)) if encoder is not None else {}
     if problems:
         raise RecipeError(problems)
-    method = _method(recipe, source, encoder, objective, views, masker)
+    method = _method(recipe, source, encoder, objective, views, masker, **parts)
     return Experiment(recipe, domain, source, method, views, sampler)
+
+
+def _chosen(source: Source, rows: str) -> np.ndarray:
+    """What ``train.rows`` keeps: a file, or a rule that is applied now."""
+    rule = parse_rule(rows)
+    if rule is None:
+        return kept_rows(source, rows)
+    try:
+        found = reduce_rows(source, pretrain_rows(source), *rule)
+    except ValueError as error:
+        raise RecipeError(f"train.rows: {error}") from None
+    return found.rows[found.kept]
 
 
 def build_encoder(config: Mapping[str, Any]) -> tuple[Domain, Any, Encoder]:
@@ -194,13 +212,34 @@ def _method(
     objective: Objective | None,
     views: Views | None,
     masker: Masker | None,
+    **more: Any,
 ) -> Method:
-    parts = {"encoder": encoder, "objective": objective, "views": views, "masker": masker}
+    parts = {"encoder": encoder, "objective": objective, "views": views, "masker": masker, **more}
     linked = {k: v for k, v in parts.items() if v is not None}
     n_classes = len(source.class_names or ()) if source.task == "classification" else 0
     method = _construct(recipe, "method", spec=source.spec, n_classes=n_classes, **linked)
     assert isinstance(method, Method)
     return method
+
+
+def _parts(recipe: Recipe, source: Any, encoder: Any) -> dict[str, dict[str, Any]]:
+    """Of a domain with several modalities: ``part_views``, by part, and ``terms``, a method on one tower,
+    where a part names one."""
+    views: dict[str, Views] = {}
+    terms: dict[str, Method] = {}
+    for name, part in recipe.parts.items():
+        own, tower = source.part(name), encoder.part(name)
+        if part.init_from is not None:
+            from ssl_domains.trainer.checkpoint import init_from
+
+            init_from(tower, part.init_from)
+        seen = _construct(part, "views", spec=own.spec)
+        if "method" not in part.sections:
+            views |= {} if seen is None else {name: seen}
+            continue
+        objective, masker = _objective(part, own, tower), _construct(part, "mask", spec=own.spec)
+        terms[name] = _method(part, own, tower, objective, seen, masker)
+    return {"part_views": views, "terms": terms} if recipe.parts else {}
 
 
 def _construct(recipe: Recipe, key: str, **filled: Any) -> Any:

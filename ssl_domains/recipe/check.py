@@ -30,7 +30,9 @@ FILLED: dict[str, frozenset[str]] = {
     "encoder": frozenset({"spec"}),
     "views": frozenset({"spec"}),
     "mask": frozenset({"spec"}),
-    "method": frozenset({"encoder", "objective", "views", "masker", "spec", "total_steps", "n_classes"}),
+    "method": frozenset(
+        {"encoder", "objective", "views", "masker", "spec", "total_steps", "n_classes", "part_views", "terms"}
+    ),
     "objective": frozenset({"spec", "width", "total_steps", "n_samples"}),
     "sampler": frozenset({"spec"}),
     "optimizer": frozenset({"params", "groups", "method"}),
@@ -39,6 +41,7 @@ FILLED: dict[str, frozenset[str]] = {
 """Arguments that the builder fills; they are no keys of a recipe."""
 
 SECTIONS = ("domain", "data", *NAMED, "train", "evaluate", "init_from", "expect")
+PART_SECTIONS = ("domain", "data", "encoder", "views", "mask", "method", "objective", "init_from")
 _DEFAULT_NAMES = {"optimizer": "adamw", "schedule": "warmup_cosine"}
 
 
@@ -93,8 +96,8 @@ def load_plugin(file: str | Path) -> None:
 class Checker:
     """One pass over a document; collects problems."""
 
-    def __init__(self, document: Document) -> None:
-        self.document = document
+    def __init__(self, document: Document, prefix: Path_ = ()) -> None:
+        self.document, self.prefix = document, prefix
         self.values = document.values
         self.problems = list(document.problems)
         self.sections: dict[str, Section] = {}
@@ -106,9 +109,10 @@ class Checker:
         Raises:
             RecipeError: with all problems.
         """
-        self._unknown_sections()
         domain = self._domain()
+        self._unknown_sections((*SECTIONS, *getattr(self.domain_class, "parts", ())))
         data, data_defaults = self._data()
+        parts = self._parts()
         method = self._named("method", required=True)
         takes = parameters(method.cls) if method else {}
         self._encoder()
@@ -125,19 +129,58 @@ class Checker:
         own = any(p[:1] == ("data",) and o.kind == "override" for p, o in self.document.origins.items())
         return Recipe(
             self.document.name, domain, data, self.sections, train, evaluate, expect, init_from, own,
+            self.document.origins, data_defaults, parts,
+        )  # fmt: skip
+
+    def part(self) -> Recipe:
+        """A checked part of a recipe; problems are collected, not raised."""
+        self._unknown_sections(PART_SECTIONS)
+        domain = self._domain()
+        data, data_defaults = self._data()
+        method = self._named("method")
+        self._encoder()
+        takes = parameters(method.cls) if method else {}
+        for key, argument in (("views", "views"), ("mask", "masker"), ("objective", "objective")):
+            if method is None and key != "views" and self.values.get(key) is not None:
+                self.add(
+                    (key,), "this part has no method that would use it; name one, or remove this section"
+                )
+            else:
+                self._part(key, argument, takes, method)
+        self._predictor()
+        return Recipe(
+            ".".join(self.prefix), domain, data, self.sections, None, None, {}, self._init_from(), False,
             self.document.origins, data_defaults,
         )  # fmt: skip
+
+    def _parts(self) -> dict[str, Recipe]:
+        """The sections that describe a domain of their own."""
+        found: dict[str, Recipe] = {}
+        for number, name in enumerate(getattr(self.domain_class, "parts", ())):
+            if self.values.get(name) is None:
+                if number < 2:
+                    self.add(
+                        (name,), f"missing; domain {self.values['domain']!r} needs it, as {name}.domain=NAME"
+                    )
+                continue
+            origins = {p[1:]: o for p, o in self.document.origins.items() if p[0] == name}
+            inner = Document(name, self._mapping(name), origins, self.document.file)
+            checker = Checker(inner, (*self.prefix, name))
+            found[name] = checker.part()
+            self.problems += checker.problems
+        return found
 
     def add(self, path: Path_, text: str) -> None:
         """Records a problem with its place."""
         where = self.document.origin(path).where
-        self.problems.append(f"{where + ': ' if where else ''}{'.'.join(path)}: {text}")
+        key = ".".join((*self.prefix, *path))
+        self.problems.append(f"{where + ': ' if where else ''}{key}: {text}")
 
-    def _unknown_sections(self) -> None:
+    def _unknown_sections(self, sections: tuple[str, ...]) -> None:
         for key in self.values:
-            if key not in SECTIONS:
-                known = ", ".join(("extends", *SECTIONS))
-                self.add((key,), f"unknown section{nearest(key, SECTIONS)} (sections are {known})")
+            if key not in sections:
+                known = ", ".join(sections if self.prefix else ("extends", *sections))
+                self.add((key,), f"unknown section{nearest(key, sections)} (sections are {known})")
 
     def _domain(self) -> str:
         name = self.values.get("domain")
@@ -171,9 +214,12 @@ class Checker:
         values = self._mapping("data")
         if self.domain_class is None:
             return values, {}
+        filled = FILLED["data"] | frozenset(self.domain_class.parts)
+        if self.prefix and "source" not in values:  # it may come from the table of pairs
+            filled |= {"source"}
         model, _ = self._check(
             ("data",),
-            model_of(self.domain_class.open, FILLED["data"]),
+            model_of(self.domain_class.open, filled),
             values,
             f"domain {self.values['domain']!r}, data",
         )

@@ -153,7 +153,7 @@ def _registered(kind: str) -> list[tuple[str, str]]:
 
 def _headline(cls: type) -> str:
     title = getattr(cls, "title", "")
-    return title or (cls.__doc__ or "").strip().split("\n")[0]
+    return title or " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
 
 
 def _recipes(domains: list[str]) -> list[tuple[str, str]]:

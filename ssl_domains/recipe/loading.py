@@ -18,6 +18,9 @@ Path_ = tuple[str, ...]
 NAMED = ("encoder", "views", "mask", "method", "objective", "sampler", "optimizer", "schedule")
 """Sections that name a registered class; a bare string in one of them is its name."""
 
+PARTS = ("a", "b", "c", "d")
+"""Sections that hold sections: a domain of several modalities has one for each (``Domain.parts``)."""
+
 _ALTERNATIVES = {"train": ("steps", "epochs", "samples"), "schedule": ("warmup_steps", "warmup")}
 """Keys of which a section has one: setting one of them takes away the others that were set before."""
 
@@ -266,12 +269,15 @@ def _set(tree: dict[str, Any], parts: list[str], value: Any) -> None:
     """Sets a value in a tree of overrides; a bare class name under which an option goes becomes its name."""
     for i, part in enumerate(parts[:-1]):
         below = tree.get(part)
-        if isinstance(below, str) and i == 0 and part in NAMED:
+        if isinstance(below, str) and part in NAMED and _holds_sections(parts[:i]):
             below = {"name": below}
+        if isinstance(below, str) and i == 0 and part in PARTS:
+            below = {"domain": below}
         tree[part] = below if isinstance(below, dict) else {}
         tree = tree[part]
     last = parts[-1]
-    if len(parts) == 1 and last in NAMED and isinstance(value, str) and isinstance(tree.get(last), dict):
+    named = last in NAMED and _holds_sections(parts[:-1])
+    if named and isinstance(value, str) and isinstance(tree.get(last), dict):
         tree[last]["name"] = value
     elif isinstance(value, dict) and isinstance(tree.get(last), dict):
         tree[last] = {**tree[last], **value}
@@ -296,7 +302,11 @@ def _merge(document: Document, over: dict[str, Any], origins: dict[Path_, Origin
     def walk(base: dict[str, Any], top: dict[str, Any], prefix: Path_) -> None:
         for key, value in top.items():
             path = (*prefix, key)
-            if not prefix and key in NAMED:
+            if not prefix and key in PARTS:
+                value = {"domain": value} if isinstance(value, str) else value
+                if isinstance(value, dict) and isinstance(base.get(key), dict) and _moved(base[key], value):
+                    base[key] = None
+            if _holds_sections(prefix) and key in NAMED:
                 value = _named(value)
                 base[key] = _named(base.get(key))
                 if isinstance(value, dict) and isinstance(base[key], dict) and _renamed(base[key], value):
@@ -308,8 +318,11 @@ def _merge(document: Document, over: dict[str, Any], origins: dict[Path_, Origin
                 and isinstance(base.get(key), dict)
             ):
                 _drop_alternatives(base[key], value, _ALTERNATIVES[key])
-            if path == ("data",) and _other_data(base.get(key), value):
+            if _holds_sections(prefix) and key == "data" and _other_data(base.get(key), value):
                 base[key] = {name: old for name, old in base[key].items() if name in _HOW}
+                for part in PARTS if not prefix else ():  # what was said of the old data's columns
+                    if isinstance(base.get(part), dict):
+                        base[part].pop("data", None)
             if isinstance(value, dict) and isinstance(base.get(key), dict):
                 walk(base[key], value, path)
                 continue
@@ -325,6 +338,16 @@ def _merge(document: Document, over: dict[str, Any], origins: dict[Path_, Origin
                 record(item, (*path, str(key)))
 
     walk(document.values, over, ())
+
+
+def _holds_sections(path: list[str] | Path_) -> bool:
+    """True for the recipe itself, and for a part of it."""
+    return not path or (len(path) == 1 and path[0] in PARTS)
+
+
+def _moved(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """A part that becomes another domain: encoder, views and data of the old one go."""
+    return "domain" in new and "domain" in old and new["domain"] != old["domain"]
 
 
 def _named(value: Any) -> Any:

@@ -45,6 +45,9 @@ class Recipe:
         init_from: run or weights to start from, or None.
         own_data: True when an override changed ``data``: then ``expect`` does not apply.
         origins: origin of each value, by key path.
+        data_defaults: all arguments of ``open`` that a recipe can give, with their defaults.
+        parts: of a domain with several modalities: a recipe for each, without ``train`` and ``evaluate``
+            (both are None).
     """
 
     name: str
@@ -58,14 +61,17 @@ class Recipe:
     own_data: bool
     origins: dict[Path_, Origin] = field(default_factory=dict)
     data_defaults: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Recipe] = field(default_factory=dict)
 
     def resolved(self) -> dict[str, Any]:
         """Every value that the run uses, defaults included, as plain YAML data."""
         tree: dict[str, Any] = {"domain": self.domain, "data": {**self.data_defaults, **self.data}}
+        tree |= {name: part.resolved() for name, part in self.parts.items()}
         for key, section in self.sections.items():
             tree[key] = {"name": section.name, **section.resolved}
-        tree["train"] = self.train.model_dump()
-        tree["evaluate"] = self.evaluate.model_dump()
+        if self.train is not None:
+            tree["train"] = self.train.model_dump()
+            tree["evaluate"] = self.evaluate.model_dump()
         tree |= {"init_from": self.init_from} if self.init_from else {}
         tree |= {"expect": self.expect} if self.expect else {}
         plain = {key: to_plain(value) for key, value in tree.items()}

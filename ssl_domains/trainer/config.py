@@ -55,7 +55,9 @@ class TrainConfig(BaseModel):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Type of matrix products (autocast); weights stay float32. fp16 (CUDA) scales the loss."""
     rows: str | None = None
-    """A file of ``ssl-domains curate``: pretraining goes over the rows that it keeps. None: all of them."""
+    """A file of ``ssl-domains curate``: pretraining goes over the rows that it keeps. Or a rule that leaves
+    out what is nearly the same within a recording (volume, video): ``dhash:6``, ``phash:6``,
+    ``mutual_information:0.5``, ``raw:0.98``, ``every:10``. None: all of them."""
     seed: int = 0
     """Seed of the batch order, views, masks and dropout."""
     num_workers: int = Field(default=0, ge=0)

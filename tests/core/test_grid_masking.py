@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.core.grid_masking import BlockMask, MultiBlockMask, TubeMask, inside
+from ssl_domains.core.grid_masking import (
+    BlockMask,
+    MultiBlockMask,
+    RunningCellMask,
+    TubeBlockMask,
+    TubeMask,
+    inside,
+)
 from ssl_domains.core.layout import Grid, Set
 from ssl_domains.core.random import Draw
 
@@ -119,3 +126,64 @@ def test_layouts_that_do_not_fit_are_named(masker, layout, text):
 def test_options_out_of_range_are_refused(make):
     with pytest.raises(ValueError):
         make()
+
+
+class TestRunningCells:
+    def test_every_place_comes_into_view(self):
+        """By hand: 2 x 2 cells, half hidden, over 4 times each place is hidden twice, in a row of two."""
+        mask = RunningCellMask()(Grid((4, 4, 6)), Draw(0, 0, torch.arange(30)))
+        hidden = mask.hidden.view(30, 4, 4, 6)
+        assert (hidden.sum(dim=1) == 2).all()
+        cells = hidden.view(30, 4, 2, 2, 3, 2).sum(dim=(3, 5))
+        assert (cells == 2).all()
+        shifted = hidden.flatten(2)
+        assert not torch.equal(shifted[:, 0], shifted[:, 1])
+        assert len({tuple(row.tolist()) for row in mask.hidden}) == 4, "the start is drawn"
+        first = hidden[0, 0, :2, :2].flatten().tolist()
+        assert hidden[0, 1, :2, :2].flatten().tolist() == [*first[1:], first[0]], "the next one in turn"
+        assert mask.context_index().shape == (30, 48)
+
+    def test_cells_that_do_not_fill_the_grid(self):
+        grid = Grid((3, 3, 3))
+        with pytest.raises(DataError, match="cells of 2 x 2 do not fill 3 x 3 places"):
+            RunningCellMask()(grid, Draw(0, 0, torch.arange(2)))
+        assert RunningCellMask()(Grid((4, 3, 3)), Draw(0, 0, torch.arange(2))).context_index().shape == (
+            2,
+            18,
+        )
+        with pytest.raises(DataError, match="time, height and width"):
+            RunningCellMask()(Grid((4, 4)), Draw(0, 0, torch.arange(2)))
+        with pytest.raises(ValueError, match=r"mask.cell"):
+            RunningCellMask(cell=(1, 1))
+
+
+class TestTubeBlocks:
+    @pytest.mark.parametrize("shape", [(8, 14, 14), (2, 4, 4), (2, 2, 2), (1, 1, 2)])
+    def test_tubes_disjoint_and_equal_in_length(self, shape):
+        for step in range(6):
+            mask = TubeBlockMask()(Grid(shape), Draw(0, step, torch.arange(7)))
+            places = shape[1] * shape[2]
+            for index in (mask.context, mask.targets[0]):
+                by_time = index.view(7, shape[0], -1)
+                assert (by_time - torch.arange(shape[0])[:, None] * places == by_time[:, :1]).all()
+                assert (index.diff(dim=1) > 0).all()
+            seen = torch.zeros(7, shape[0] * places, dtype=torch.bool).scatter(1, mask.context, True)
+            assert torch.equal(seen, mask.visible)
+            assert not seen.gather(1, mask.targets[0]).any()
+
+    def test_blocks_cover_what_they_should(self):
+        """One block of a quarter of 4 x 4 places: a square of 2 x 2 at both times."""
+        mask = TubeBlockMask(blocks=(1,), scales=(0.25,), aspect=(1.0, 1.0))(
+            Grid((2, 4, 4)), Draw(0, 0, torch.arange(20))
+        )
+        assert mask.targets.shape == (1, 20, 8)
+        place = mask.targets[0, :, :4]
+        rows, columns = place // 4, place % 4
+        assert (rows.amax(1) - rows.amin(1) == 1).all()
+        assert (columns.amax(1) - columns.amin(1) == 1).all()
+
+    def test_wrong_options(self):
+        with pytest.raises(ValueError, match="equal in number"):
+            TubeBlockMask(blocks=(8,))
+        with pytest.raises(DataError, match="at least 2 places"):
+            TubeBlockMask()(Grid((4, 1, 1)), Draw(0, 0, torch.arange(2)))

@@ -15,6 +15,7 @@ from ssl_domains.core.interfaces import Encoder
 from ssl_domains.evaluation import evaluate_encoder, write_report
 from ssl_domains.evaluation.boosting import BoostedTreesProbe
 from ssl_domains.evaluation.data import ProbeData
+from ssl_domains.evaluation.finetune import FineTuneProbe
 from ssl_domains.evaluation.label_curve import curves
 from ssl_domains.evaluation.metrics import score
 from ssl_domains.evaluation.probes import build_probe
@@ -102,7 +103,30 @@ def test_a_curve_of_another_probe_has_its_own_key(toy) -> None:
     assert list(curves(found)) == ["knn", "linear"]
 
 
-@pytest.mark.parametrize("probe", ["fine_tune", "few_shot", "label_curve", "nothing"])
+@pytest.mark.parametrize("probe", ["svm", "few_shot", "label_curve", "nothing"])
 def test_a_curve_needs_a_probe_on_all_labels(probe) -> None:
     with pytest.raises(RecipeError, match="probe"):
         build_probe({"label_fraction": {"probe": probe}})
+
+
+def test_a_curve_of_fine_tuning_is_the_semi_supervised_protocol(toy, monkeypatch) -> None:
+    seen = []
+    tune = FineTuneProbe.predict_encoder
+
+    def spy(self, encoder, source, labelled, seed, views=None):
+        seen.append({split: set(rows.tolist()) for split, rows in labelled.rows.items()})
+        return tune(self, encoder, source, labelled, seed, views)
+
+    monkeypatch.setattr(FineTuneProbe, "predict_encoder", spy)
+    source = toy.blobs(300)
+    probes = [{"label_curve": {"fractions": [0.1, 1.0], "probe": "fine_tune"}}]
+    found = evaluate_encoder(
+        toy.Encoder(), source, make_encoder=lambda seed: toy.Encoder(), probes=probes, seeds=1
+    )
+    few, everything = sorted({len(rows["train"]) for rows in seen})
+    assert few == round(0.1 * everything)
+    assert len({frozenset(rows["valid"]) for rows in seen}) == 1  # chosen on the same rows
+    assert all(rows["train"] <= set(source.splits["train"].tolist()) for rows in seen)
+    key = "label_fraction(fraction=0.1, probe=fine_tune)"
+    assert {row.features for row in found.rows if row.probe == key} == {"pretrained", "random"}
+    assert list(curves(found)) == ["fine_tune"]

@@ -30,6 +30,9 @@ def test_small_pictures_are_enlarged_without_smoothing():
 
 def test_large_pictures_shrink_and_exact_ones_stay():
     assert opened(data_uri(np.zeros((300, 150, 3), np.uint8))).shape == (96, 48, 3)
+    assert opened(data_uri(np.zeros((48, 200, 3), np.uint8))).shape == (48, 200, 3), "a strip of frames"
+    assert opened(data_uri(np.zeros((32, 134, 3), np.uint8))).shape == (64, 268, 3)
+    assert opened(data_uri(np.zeros((100, 600, 3), np.uint8))).shape == (48, 288, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     np.testing.assert_array_equal(opened(data_uri(pixels)), pixels)
     np.testing.assert_array_equal(opened(data_uri(np.repeat(pixels, 3, 0), None)), np.repeat(pixels, 3, 0))

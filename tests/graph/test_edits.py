@@ -2,6 +2,7 @@
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -9,6 +10,7 @@ from torch_geometric.data import Data
 from ssl_domains.core.random import Draw
 from ssl_domains.graph.domain import GraphDomain
 from ssl_domains.graph.edits import GraphEdits
+from ssl_domains.graph.encoders import RGCN
 
 
 def tree_source(n_graphs=10, n_nodes=16, directed=False, attr=False, **options):
@@ -147,6 +149,41 @@ def test_features_of_added_edges_follow_the_data():
     strong = views(batch, Draw(0, 0, batch.index))[-1]
     share = np.asarray(source.edges.edge_attr).mean(0)
     assert np.abs(strong.x.edge_attr.mean(0).numpy() - share).max() < 0.06
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_added_edges_have_a_relation_one_way_and_its_reverse_the_other(prepared, tmp_path):
+    rng, nodes, edges = np.random.default_rng(0), [], []
+    for g in range(8):
+        tree = nx.random_labeled_tree(12, seed=g)
+        nodes += [{"id": f"{g}-{n}", "graph": g, "size": rng.random()} for n in tree]
+        edges += [
+            {"source": f"{g}-{a}", "target": f"{g}-{b}", "how": "near" if (a + b) % 3 else "far"}
+            for a, b in tree.edges
+        ]
+    pd.DataFrame(nodes).to_csv(tmp_path / "nodes.csv", index=False)
+    pd.DataFrame(edges).to_csv(tmp_path / "edges.csv", index=False)
+    source = GraphDomain().open(
+        nodes=str(tmp_path / "nodes.csv"), edges=str(tmp_path / "edges.csv"), graph="graph", edge_type="how"
+    )
+    assert set(source.spec.relation_names) == {"far", "near"}
+    views = GraphEdits(source.spec, hops=None, mask=0.0, strength=0.2)
+    if prepared:
+        views.prepare(source)
+    batch = source.fetch(np.arange(8))
+    encoder = RGCN(source.spec, width=8)
+    for view in views(batch, Draw(0, 0, batch.index)):
+        kind = {tuple(e): int(t) for e, t in zip(view.x.edge_index.T.tolist(), view.x.edge_type)}
+        assert len(kind) == view.x.edge_index.shape[1] == len(view.x.edge_type)
+        for (a, b), t in kind.items():
+            assert t == 4 if a == b else (t < 4 and kind[b, a] == (t + 2) % 4)
+        assert torch.isfinite(encoder(view.x).pooled).all()
+
+
+def test_positional_encodings_are_refused():
+    source = tree_source(random_walk=3)
+    with pytest.raises(ValueError, match="positional encodings"):
+        GraphEdits(source.spec)
 
 
 def test_self_loops_have_the_mean_of_the_edges_of_each_copy():

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_domains.core.batch import Batch
+from ssl_domains.core.parts import resample as resampling
+from ssl_domains.core.parts.colour import Jitter, blur, colour_jitter, shift_hue, solarise, to_grey
+from ssl_domains.core.parts.resample import draw_boxes, resample
 from ssl_domains.core.random import Draw
-from ssl_domains.image import resample as resampling
-from ssl_domains.image.colour import Jitter, blur, colour_jitter, shift_hue, solarise, to_grey
-from ssl_domains.image.resample import resample
 from ssl_domains.image.spec import ImageSpec
-from ssl_domains.image.views import FAMILIES, ImageAugment, ImageRotation, draw_boxes, rotate
+from ssl_domains.image.views import FAMILIES, ImageAugment, ImageRotation, rotate
 
 from .conftest import pattern
 
@@ -85,7 +85,7 @@ def test_colour_jitter_is_torchvisions_in_each_images_own_order():
 
 def test_the_way_of_a_gpu_gives_the_same(monkeypatch):
     """Without looking at parameters all images go through the same operations, most of them neutral."""
-    from ssl_domains.image import colour
+    from ssl_domains.core.parts import colour
 
     x = batch(12).x.float() / 255
     p, chosen = jitter(12), torch.arange(12) % 3 > 0

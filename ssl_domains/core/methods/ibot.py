@@ -60,7 +60,7 @@ class IBOT(Method):
         if not 0 < masked_share <= 1:
             raise ValueError(f"method.masked_share must lie in (0, 1], got {masked_share}")
         self.encoder, self.objective, self.views, self.masker = encoder, objective, views, masker
-        self.token_objective = _for_tokens(objective)
+        self.token_objective = for_tokens(objective)
         self.projector = mlp(encoder.width, projector)
         self.projector.append(Prototypes(projector[-1] if projector else encoder.width, prototypes))
         self.embedding_width = prototypes
@@ -102,7 +102,9 @@ class IBOT(Method):
         """Hidden tokens, each weighted by one over the number of them in its sample."""
         weights = None
         if mask.hidden.ndim == 2:
-            weights = 1.0 / mask.hidden.sum(dim=1, keepdim=True).expand_as(mask.hidden)[mask.hidden]
+            padding = student.tokens.padding  # as select: padded tokens never count
+            hidden = mask.hidden if padding is None else mask.hidden & ~padding
+            weights = 1.0 / hidden.sum(dim=1, keepdim=True).expand_as(hidden)[hidden]
         target = self.teacher_projector(teacher.tokens.select(mask))
         return self.token_objective(self.projector(student.tokens.select(mask)), target, weights=weights)
 
@@ -118,7 +120,7 @@ class IBOT(Method):
         return self.teacher_encoder.module  # type: ignore[return-value]
 
 
-def _for_tokens(objective: TeacherCrossEntropy) -> TeacherCrossEntropy:
+def for_tokens(objective: TeacherCrossEntropy) -> TeacherCrossEntropy:
     """The same settings for pairs of one view, with a center of its own."""
     ramp = objective.ramp
     return TeacherCrossEntropy(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_domains.core.batch import Encoded, Mask, Tokens
-from ssl_domains.core.parts.transformer import Transformer, init_truncated_normal, sincos
+from ssl_domains.core.parts.transformer import Transformer, init_xavier, sincos
 
 
 def grid_positions(shape: tuple[int, ...], device: torch.device | str | None = None) -> Tensor:
@@ -71,7 +71,7 @@ class GridPredictor(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, output_width)
         self.register_buffer("codes", grid_codes(shape, width), persistent=False)
-        init_truncated_normal(self)
+        init_xavier(self)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.04, b=0.04)
 
     def forward(self, encoded: Encoded, mask: Mask, x: Any = None) -> Tensor:

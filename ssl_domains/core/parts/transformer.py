@@ -145,3 +145,16 @@ def init_truncated_normal(module: nn.Module, std: float = 0.02) -> None:
             nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
         if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """Linear weights by Glorot (uniform), biases zero (MAE, He et al., CVPR 2022, appendix A.1).
+
+    Unlike a fixed deviation it keeps the size of what passes at any width, so that in narrow networks and
+    for tokens of few numbers positions do not drown contents.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

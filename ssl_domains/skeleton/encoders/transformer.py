@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.parts.grid_predictor import gather_tokens
-from ssl_domains.core.parts.transformer import Transformer, init_truncated_normal, sincos
+from ssl_domains.core.parts.transformer import Transformer, init_xavier, sincos
 from ssl_domains.core.registry import encoder
 from ssl_domains.skeleton.encoders.base import BodyEncoder
 from ssl_domains.skeleton.encoders.stgcn import patches
@@ -77,7 +77,7 @@ class SpaceTimeTransformer(BodyEncoder):
         self.register_buffer("time", codes, persistent=False)
         self.blocks = Transformer(width, depth, heads, ffn or 4 * width, dropout, "pre", "gelu")
         self.norm = nn.LayerNorm(width)
-        init_truncated_normal(self)
+        init_xavier(self)
         nn.init.trunc_normal_(self.joint, std=0.02, a=-0.04, b=0.04)
 
     def forward(self, x: Any, mask: Mask | None = None, *, layers: bool = False) -> Encoded:

@@ -1,15 +1,20 @@
-"""Crops of a batch brought to one size: every image has its own box and flip."""
+"""Crops of a batch: boxes drawn for every image, and brought to one size."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ssl_domains.core.random import Draw
+
 Filter = Literal["bilinear", "bicubic"]
 
+TRIES = 10
+"""Boxes drawn for each image; the first that fits is taken, as torchvision does it."""
 LOOP_FROM = 64 * 64
 """Output pixels from which 8-bit crops on a CPU go one by one through torch's own 8-bit kernel: crops of
 different sizes cannot share a call of it, yet at 224 pixels it takes 0.09 ms an image and the two products
@@ -45,7 +50,11 @@ def resample(
     b, c = x.shape[:2]
     wide = x.contiguous().to(torch.float32).view(b, c * height, width)
     wide = torch.bmm(wide, columns.transpose(1, 2)).view(b, c, height, size[1])
-    out = torch.stack([torch.bmm(rows, wide[:, i]) for i in range(c)], dim=1)
+    if c > 4:  # frames of a clip as channels: one product, at the price of a copy
+        tall = torch.bmm(rows, wide.transpose(1, 2).reshape(b, height, c * size[1]))
+        out = tall.view(b, size[0], c, size[1]).transpose(1, 2).contiguous()
+    else:
+        out = torch.stack([torch.bmm(rows, wide[:, i]) for i in range(c)], dim=1)
     if x.dtype == torch.uint8:
         out.mul_(1 / 255)
     return (out.clamp_(0, 1) if interpolation == "bicubic" else out).to(dtype)
@@ -82,3 +91,51 @@ def _cubic(d: Tensor, a: float = -0.5) -> Tensor:
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = (((d - 5) * d + 8) * d - 4) * a
     return torch.where(d < 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
+def draw_boxes(
+    draw: Draw,
+    size: tuple[int, int],
+    shape: Tensor | None,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Tensor:
+    """``[B, 4]`` int64 top, left, height, width: a random share of the area and a log-uniform aspect ratio.
+
+    Of ten boxes the first that fits is taken; when none does, the largest one in the middle within the
+    aspect ratios (torchvision's ``RandomResizedCrop``).
+
+    Args:
+        draw: the random numbers.
+        size: height and width of the pixels.
+        shape: ``[B, 2]`` true height and width of squeezed images, in which aspect ratios count; None:
+        ``size``.
+        scale: (low, high) share of the area.
+        ratio: (low, high) width over height.
+    """
+    u = draw.uniform(4, TRIES)
+    device = u.device
+    pixels = torch.tensor(size, device=device, dtype=torch.float32)
+    true = pixels.expand(len(u), 2) if shape is None else shape.to(device, torch.float32)
+    height, width = true[:, :1], true[:, 1:]
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * u[:, 0])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + (high - low) * u[:, 1])
+    w, h = torch.sqrt(area * aspect).round(), torch.sqrt(area / aspect).round()
+    fits = (w >= 1) & (h >= 1) & (w <= width) & (h <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)  # 0 when none fits
+    w, h, up, across = (v.gather(1, first) for v in (w, h, u[:, 2], u[:, 3]))
+    own = width / height  # the largest box in the middle
+    w_mid = torch.minimum(width, (height * ratio[1]).round())
+    h_mid = torch.where(own < ratio[0], torch.minimum(height, (width / ratio[0]).round()), height)
+    none = ~fits.any(dim=1, keepdim=True)
+    w, h = torch.where(none, w_mid, w), torch.where(none, h_mid, h)
+    top = torch.where(none, ((height - h) / 2).floor(), (up * (height - h + 1)).floor())
+    left = torch.where(none, ((width - w) / 2).floor(), (across * (width - w + 1)).floor())
+    box = torch.cat([top, left, h, w], dim=1)
+    if shape is not None:  # to the squeezed pixels
+        factor = (pixels / true).repeat(1, 2)
+        box = (box * factor).round()
+        box[:, 2:] = box[:, 2:].clamp_min(1)
+        box[:, :2] = torch.minimum(box[:, :2], pixels - box[:, 2:]).clamp_min(0)
+    return box.long()

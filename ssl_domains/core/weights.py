@@ -28,7 +28,7 @@ def load_weights(net: nn.Module, file: str | None) -> None:
     """
     if file is None:
         return
-    found = _strip(_read(Path(file).expanduser()), net)
+    found = _strip(read_weights(Path(file).expanduser()), net)
     own = net.state_dict()
     missing = [key for key in own if key not in found]
     shapes = [key for key, value in own.items() if key in found and found[key].shape != value.shape]
@@ -55,7 +55,12 @@ def _misfit(
     )
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Tensors by name of ``.safetensors``, ``.pt``, ``.pth`` or ``.bin``; wrappers are taken off.
+
+    Raises:
+        UserError: no such file, or it holds no weights.
+    """
     if not file.is_file():
         raise UserError(f"encoder.weights: {file} does not exist; give a .safetensors or .pt file")
     try:

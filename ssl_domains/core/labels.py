@@ -1,4 +1,4 @@
-"""Labels and splits of images."""
+"""Labels and splits of samples that are files: images, videos."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from ssl_domains.core.errors import DataError
 
 TASKS = ("classification", "regression", "multilabel")
 MANY = 1000
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+"""Names of folders and of values in a split column."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,9 @@ class Labels:
     note: str = ""
 
 
-def read_labels(found: np.ndarray | None, task: str | None, names: list[str] | None) -> Labels:
+def read_labels(
+    found: np.ndarray | None, task: str | None, names: list[str] | None, noun: str = "images"
+) -> Labels:
     """Codes of texts, numbers as they are.
 
     Args:
@@ -38,6 +51,7 @@ def read_labels(found: np.ndarray | None, task: str | None, names: list[str] | N
         task: one of :data:`TASKS`; None: texts and few different whole numbers are classes, other numbers
             are targets, several columns are flags.
         names: names of the class numbers in ``found``.
+        noun: what the samples are, for messages.
 
     Raises:
         DataError: the task does not exist, or the values do not suit it.
@@ -62,7 +76,7 @@ def read_labels(found: np.ndarray | None, task: str | None, names: list[str] | N
         codes = np.array([-1 if key is None else place[key] for key in keys], dtype=np.int64)
         names = [str(key) for key in known]
     if len(np.unique(codes[codes >= 0])) < 2:
-        return Labels(note="All labelled images are of one class, so there is no probe.")
+        return Labels(note=f"All labelled {noun} are of one class, so there is no probe.")
     return Labels(codes, "classification", names)
 
 
@@ -106,7 +120,7 @@ def _order(key: Any) -> tuple[int, Any]:
 
 
 def draw_splits(
-    n: int, valid: float, test: float, seed: int, group: np.ndarray | None
+    n: int, valid: float, test: float, seed: int, group: np.ndarray | None, noun: str = "images"
 ) -> dict[str, np.ndarray]:
     """Rows by split; whole groups where there are groups.
 
@@ -115,13 +129,14 @@ def draw_splits(
         valid, test: shares of the rows (of the groups' rows, as near as whole groups allow).
         seed: of the draw.
         group: ``[n]`` values, or None: every row is a group of its own.
+        noun: what the samples are, for messages.
 
     Raises:
         DataError: shares outside [0, 1), or nothing left to train on.
     """
     for key, share in (("valid", valid), ("test", test)):
         if not 0.0 <= share < 1.0:
-            raise DataError(f"data.{key} is a share of the images and must lie in [0, 1), got {share}")
+            raise DataError(f"data.{key} is a share of the {noun} and must lie in [0, 1), got {share}")
     if group is None:
         codes, n_groups = np.arange(n), n
     else:
@@ -141,25 +156,25 @@ def draw_splits(
             start += 1
     split = which[codes]
     if not (split == 0).any():
-        raise DataError(f"data.valid and data.test leave none of {n} images to train on; lower them")
+        raise DataError(f"data.valid and data.test leave none of {n} {noun} to train on; lower them")
     return {name: np.flatnonzero(split == i) for i, name in enumerate(("train", "valid", "test"))}
 
 
 def given_splits(
-    words: np.ndarray, valid: float, seed: int, group: np.ndarray | None
+    words: np.ndarray, valid: float, seed: int, group: np.ndarray | None, noun: str = "images"
 ) -> tuple[dict[str, np.ndarray], str]:
     """Rows by split as the data say; without a valid part the share ``valid`` of the train part is drawn for
     it.
 
     Raises:
-        DataError: no image is marked as train.
+        DataError: nothing is marked as train.
     """
     rows = {name: np.flatnonzero(words == name) for name in ("train", "valid", "test")}
     if not len(rows["train"]):
-        raise DataError("data.split: no image is marked as train; mark some")
+        raise DataError(f"data.split: none of the {noun} is marked as train; mark some")
     if len(rows["valid"]) or not valid or len(rows["train"]) < 3:
         return rows, ""
     train = rows["train"]
-    drawn = draw_splits(len(train), valid, 0.0, seed, None if group is None else group[train])
+    drawn = draw_splits(len(train), valid, 0.0, seed, None if group is None else group[train], noun)
     rows = {"train": train[drawn["train"]], "valid": train[drawn["valid"]], "test": rows["test"]}
     return rows, "The data have no validation part; a share of the train part was drawn for it."

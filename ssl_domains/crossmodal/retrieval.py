@@ -1,0 +1,90 @@
+"""Ranks over a whole gallery, in chunks: who finds whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_domains.core.retrieval import Lists
+
+CELLS = 1 << 22
+"""Scores that are held at a time (16 MiB)."""
+
+Score = Literal["cosine", "key"]
+"""``cosine``; or ``key``: only the gallery's vectors are scaled to unit length (2208.12266)."""
+
+
+def sides(q: Tensor, g: Tensor, score: Score) -> tuple[Tensor, Tensor]:
+    """Both sides as they are multiplied."""
+    return F.normalize(q, dim=1) if score == "cosine" else q, F.normalize(g, dim=1)
+
+
+@dataclass(frozen=True)
+class Items:
+    """Different items of both sides of some pairs.
+
+    Attributes:
+        a, b: rows of the parts' sources, each once.
+        a_to_b: for each item of a the places in ``b`` that belong to it.
+        b_to_a: the other way.
+        pair_of_a, pair_of_b: ``[n]`` a pair of each item.
+    """
+
+    a: np.ndarray
+    b: np.ndarray
+    a_to_b: Lists
+    b_to_a: Lists
+    pair_of_a: np.ndarray
+    pair_of_b: np.ndarray
+
+
+def items_of(pairs: np.ndarray, rows_a: np.ndarray, rows_b: np.ndarray) -> Items:
+    """The different items of complete pairs.
+
+    Args:
+        pairs: ``[p]`` numbers of pairs.
+        rows_a: ``[n]`` row of part a in each pair; -1: none.
+        rows_b: the same of part b.
+    """
+    pairs = pairs[(rows_a[pairs] >= 0) & (rows_b[pairs] >= 0)]
+    a, first_a, at_a = np.unique(rows_a[pairs], return_index=True, return_inverse=True)
+    b, first_b, at_b = np.unique(rows_b[pairs], return_index=True, return_inverse=True)
+    return Items(
+        a, b, Lists.group(at_a, at_b, len(a)), Lists.group(at_b, at_a, len(b)), pairs[first_a], pairs[first_b]
+    )
+
+
+def score_chunks(q: Tensor, g: Tensor, score: Score = "cosine") -> Iterator[Tensor]:
+    """Scores ``[c, N]`` of the queries in turn; no more than :data:`CELLS` at a time."""
+    q, g = sides(q, g, score)
+    for part in q.split(max(CELLS // max(len(g), 1), 1)):
+        yield part @ g.T
+
+
+def ranks(q: Tensor, g: Tensor, right: Lists, score: Score = "cosine") -> np.ndarray:
+    """``[Q]`` rank (from 1) of the best right item of each query among all N of the gallery; equal scores of
+    wrong items count as before it, so that constant vectors find nothing."""
+    out = []
+    start = 0
+    for chunk in score_chunks(q, g, score):
+        place, value = right.flat(np.arange(start, start + len(chunk)))
+        at = torch.from_numpy(place), torch.from_numpy(value.astype(np.int64))
+        good = torch.zeros_like(chunk, dtype=torch.bool)
+        good[at] = True
+        best = chunk.masked_fill(~good, -torch.inf).max(1).values
+        before = ((chunk >= best[:, None]) & ~good).sum(1)
+        out.append((before + 1).numpy())
+        start += len(chunk)
+    return np.concatenate(out) if out else np.empty(0, np.int64)
+
+
+def nearest(q: Tensor, g: Tensor, k: int, score: Score = "cosine") -> np.ndarray:
+    """``[Q, k]`` the best items of each query."""
+    found = [chunk.topk(min(k, len(g)), dim=1).indices.numpy() for chunk in score_chunks(q, g, score)]
+    return np.concatenate(found) if found else np.empty((0, k), np.int64)

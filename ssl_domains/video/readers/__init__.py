@@ -1,0 +1,1 @@
+"""Readers of videos: files, tables, arrays, Hugging Face datasets, generated clips."""

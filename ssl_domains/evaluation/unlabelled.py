@@ -66,7 +66,7 @@ def view_measures(
 
     Args:
         encoder: any encoder, used frozen.
-        source: gives one batch of all ``rows``.
+        source: gives one batch of all ``rows``, or several where it has ``pieces``.
         views: the run's own; fewer than two views give an empty result.
         rows: at most a few hundred to a few thousand rows.
         device: see :func:`~ssl_domains.evaluation.embeddings.extract`.
@@ -76,15 +76,19 @@ def view_measures(
         ``alignment`` (Wang & Isola 2020), and ``view_consistency``: the share of samples whose
         first view has the second view of the same sample as its nearest among all second views.
     """
-    own = getattr(source, "pieces", None)
-    if own is not None:  # long samples: as many as one forward pass may hold
-        rows = rows[np.sort(own(rows, len(rows))[0])] if len(rows) else rows
+    own = getattr(source, "pieces", None)  # samples of different lengths: what one forward pass may hold
+    parts = [rows] if own is None else [rows[np.sort(at)] for at in own(rows, len(rows))]
+    pairs: list[tuple[Tensor, Tensor]] = []
     with frozen(encoder, device) as (model, where), torch.no_grad():
-        batch = to_device(source.fetch(rows), where)
-        made = views(batch, Draw(seed, 0, batch.index))
-        if len(made) < 2:
-            return {}
-        first, second = (model(view.x).pooled.float().cpu() for view in made[:2])
+        for part in parts:
+            batch = to_device(source.fetch(part), where)
+            made = views(batch, Draw(seed, 0, batch.index))
+            if len(made) < 2:
+                return {}
+            pairs.append(tuple(model(view.x).pooled.float().cpu() for view in made[:2]))  # type: ignore[arg-type]
+    if not pairs:
+        return {}
+    first, second = (torch.cat(side) for side in zip(*pairs, strict=True))
     if len(first) != len(second) or len(first) < 2:
         return {}
     return {

@@ -61,11 +61,11 @@ def higher(x: Sound, factor: float) -> Sound:
     return x.with_values(values.masked_fill(~real(n, x.lengths), 0.0))
 
 
-def coloured_noise(like: Tensor, draw: Draw) -> Tensor:
+def coloured_noise(like: Tensor, rate: int, draw: Draw) -> Tensor:
     """Noise of the shape of ``like [B, T]`` and mean square 1, whose power falls as ``1 / f ** a`` with ``a``
-    uniform in [0, 2] for each row: from white to brown. It repeats after 65,536 samples, so that it does not
-    depend on how long the batch is."""
-    n, block = like.shape[1], 2**16
+    uniform in [0, 2] for each row: from white to brown. It repeats after about a second, so that it does
+    not depend on how long the batch is, and costs little."""
+    n, block = like.shape[1], 2 ** (rate - 1).bit_length()
     spectrum = torch.fft.rfft(draw.normal(block))
     f = torch.arange(spectrum.shape[1], device=like.device, dtype=torch.float32).clamp_min(1.0)
     noise = torch.fft.irfft(spectrum * f ** (-draw.uniform()[:, None]), block)

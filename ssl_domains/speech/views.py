@@ -130,7 +130,7 @@ class SoundAugment(Views):
     def _noise(self, x: Sound, takes: Tensor, draw: Draw) -> Sound:
         assert self.noise is not None
         snr = draw.uniform(low=self.noise[0], high=self.noise[1])
-        noisy = effects.mixed(x, effects.coloured_noise(x.values, draw), snr)
+        noisy = effects.mixed(x, effects.coloured_noise(x.values, self.rate, draw), snr)
         return x.with_values(torch.where(takes[:, None], noisy.values, x.values))
 
     def _gain(self, x: Sound, takes: Tensor, draw: Draw) -> Sound:
@@ -240,7 +240,7 @@ class UtteranceMixing(Views):
         step = torch.arange(n, device=noisy.device)
         at = (step - start[:, None] + begin[:, None]).clamp(0, n - 1)
         speech = torch.gather(clean.values[other], 1, at)
-        added = torch.where(noisy[:, None], effects.coloured_noise(clean.values, draw), speech)
+        added = torch.where(noisy[:, None], effects.coloured_noise(clean.values, rate, draw), speech)
         inside = (step >= start[:, None]) & (step < (start + length)[:, None]) & takes[:, None]
         u = draw.uniform()
         snr = torch.where(

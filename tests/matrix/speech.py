@@ -20,7 +20,7 @@ COMMON = {
 }
 SMALL = {"width": 16, "depth": 2, "heads": 2, "ffn": 32}
 BANDS = {"features": {"bins": 24, "hop": 0.02, "window": 0.04}}
-QUICK = {"simclr", "masked_reconstruction", "data2vec", "w2v_bert", "best_rq"}
+QUICK = {"masked_reconstruction", "data2vec", "w2v_bert", "best_rq"}
 GRU = {"width": 16, "depth": 2, **BANDS}
 NCE = {"in_batch": False, "temperature": 0.1}
 CODES = {
@@ -31,7 +31,7 @@ CODES = {
     "temperature": [2.0, 1.0, 0.99],
     "diversity": 0.5,
 }
-ROUNDS = [{"codes": 6}, {"epoch": 1, "layer": 1, "codes": 8}]
+ROUNDS = [{"codes": 6}]
 METHODS = {
     "wav2vec2": ("wav2vec2", CODES, "info_nce", NCE, "both"),
     "w2v_bert": ("w2v_bert", {**CODES, "context_layer": 1}, "info_nce", NCE, "both"),
@@ -60,6 +60,8 @@ KINDS = {
         **COMMON,
         "encoder": ("speech_transformer", {**SMALL, **BANDS, "dropout": 0.0}),
         "not_on": CAUSAL,
+        "quick": QUICK
+        | {"byol", "moco", "barlow_twins", "latent_prediction", "hubert", "wav2vec2", "decoar2", "apc"},
     },
     "speech-conformer": {
         **COMMON,
@@ -70,5 +72,5 @@ KINDS = {
         "not_on": CAUSAL,
         "quick": QUICK,
     },
-    "speech-gru": {**COMMON, "encoder": ("speech_gru", GRU), "quick": {"simclr", "apc", "vq_apc", "cpc"}},
+    "speech-gru": {**COMMON, "encoder": ("speech_gru", GRU), "quick": {"apc", "vq_apc", "cpc"}},
 }

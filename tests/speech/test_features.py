@@ -75,7 +75,7 @@ def test_spec_augment_hides_what_it_says():
 
 def test_mixing_keeps_the_ratio(x):
     snr = torch.tensor([3.0, -4.0])
-    noise = effects.coloured_noise(x.values, Draw(0, 0, torch.arange(2)))
+    noise = effects.coloured_noise(x.values, RATE, Draw(0, 0, torch.arange(2)))
     found = effects.mixed(x, noise, snr)
     for row in range(2):
         n = int(x.lengths[row])

@@ -87,6 +87,9 @@ def test_data_are_what_the_card_says(card: Path) -> None:
     from ssl_domains.core.registry import load_domain
 
     facts, _ = front_matter(card)
+    if "recipe" in facts:
+        check_pairs(facts)
+        return
     source = load_domain(facts["domain"])().open(**arguments(facts))
     count, exact = samples(facts)
     # What is made from an installed package moves with its version.
@@ -105,6 +108,26 @@ def test_data_are_what_the_card_says(card: Path) -> None:
     batch = source.fetch(source.splits["train"][:4])
     assert len(batch) == 4
     check_checksum(facts)
+
+
+def check_pairs(facts: dict[str, Any]) -> None:
+    """Pairs are opened as the recipe does that names them: it says which domain each side has."""
+    from ssl_domains.recipe.build import open_source
+    from ssl_domains.recipe.check import read_recipe
+
+    recipe = read_recipe(facts["recipe"])
+    assert without_options(recipe.data["source"]) == facts["source"]
+    _, source = open_source(recipe)
+    assert len(source) == facts["rows"]
+    assert len(source.class_names or []) == facts.get("classes", 0)
+    rows = np.concatenate(list(source.splits.values()))
+    assert len(np.unique(rows)) == len(rows) == len(source)
+    assert set(source.fetch(source.splits["train"][:4]).x) == set(recipe.parts)
+
+
+def without_options(source: str) -> str:
+    """``generated://films?pairs=600`` is one of the sources of the card of ``generated://films``."""
+    return source.partition("?")[0] if source.startswith("generated://") else source
 
 
 def check_interactions(facts: dict[str, Any], source: Any) -> None:
@@ -159,8 +182,11 @@ def test_recipes_name_data_that_have_a_card() -> None:
     from ssl_domains.recipe.loading import load_document
     from ssl_domains.recipe.locate import shipped
 
-    described = {str(facts["source"]) for facts, _ in map(front_matter, CARDS)}
-    described |= {str(front_matter(card)[0].get("open", {}).get("source")) for card in CARDS}
-    named = {name: str(load_document(name).values.get("data", {}).get("source", "")) for name in shipped()}
+    described = {without_options(str(facts["source"])) for facts, _ in map(front_matter, CARDS)}
+    described |= {without_options(str(front_matter(card)[0].get("open", {}).get("source"))) for card in CARDS}
+    named = {
+        name: without_options(str(load_document(name).values.get("data", {}).get("source", "")))
+        for name in shipped()
+    }
     missing = {name: source for name, source in named.items() if source and source not in described}
     assert not missing, f"recipes use data without a card: {missing}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -130,7 +131,7 @@ def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, *, label: str) -> None:
 def score_chart(
     columns: Sequence[tuple[str, Sequence[tuple[str, float, float]]]], titles: Mapping[str, str]
 ) -> str:
-    """Scores as points with one standard deviation, a panel for each probe.
+    """Scores as points with one standard deviation, a panel for each probe, at most three in a row.
 
     Args:
         columns: ``(title of the panel, [(features, mean, std), ...])``.
@@ -138,15 +139,18 @@ def score_chart(
     """
     order = list(dict.fromkeys(name for _, points in columns for name, *_ in points))
     with mpl.rc_context({**STYLE, "axes.grid.axis": "x"}):
-        figure = Figure(figsize=(10.2, 0.75 + 0.3 * len(order)), layout="constrained")
-        for axes, (title, points) in zip(
-            np.atleast_1d(figure.subplots(1, len(columns), sharey=True)), columns
-        ):
+        across = min(len(columns), 3) if len(columns) > 4 else len(columns)
+        down = -(-len(columns) // across)
+        figure = Figure(figsize=(10.2, down * (0.75 + 0.3 * len(order))), layout="constrained")
+        every = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+        for axes in every[len(columns) :]:
+            axes.set_axis_off()
+        for axes, (title, points) in zip(every, columns):
             for name, mean, std in points:
                 error = std if np.isfinite(std) else 0.0
                 look: Any = {"fmt": "o", "color": colour(name), "markersize": 6.5, "capsize": 3}
                 axes.errorbar(mean, order.index(name), xerr=error, **look)
-            axes.set_title(title)
+            axes.set_title(textwrap.fill(title, 90 // across))
             axes.set_ylim(len(order) - 0.5, -0.5)
             axes.set_yticks(range(len(order)), [titles.get(name, name) for name in order])
             axes.margins(x=0.12)

@@ -126,10 +126,10 @@ def write_table() -> None:
     for path in sorted(RESULTS.glob("*.json")):
         result = Result(**json.loads(path.read_text()))
         lines += [f"## {result.paper}", "", f"**Claim.** {result.claim}", "", f"**{result.verdict}.**", ""]
-        took = f"{result.minutes:.0f} minutes on two cores"
+        took = f" ({result.minutes:.0f} minutes on two cores.)" if result.minutes else ""
         if result.core_minutes:
-            took = f"{result.core_minutes:.0f} minutes of one core"
-        lines += [f"Setting: {result.setting} ({took}.)", ""]
+            took = f" ({result.core_minutes:.0f} minutes of one core.)"
+        lines += [f"Setting: {result.setting}{took}", ""]
         lines += [f"| condition | {result.metric} | seeds |", "|---|---|---|"]
         for condition, values in result.values.items():
             mean, half = interval(values)

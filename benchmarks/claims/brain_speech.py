@@ -29,7 +29,9 @@ def one_run(seed: int) -> dict[str, float]:
         made = pretrained(
             "crossmodal/brain_speech", seed, train={"epochs": EPOCHS}, evaluate={"seeds": 1}, **sections(name)
         )
-        rows = [r for r in made.evaluation.rows if r.probe.startswith("pair_retrieval_a_to_b") and r.metric == KEY]
+        rows = [
+            r for r in made.evaluation.rows if r.probe.startswith("pair_retrieval_a_to_b") and r.metric == KEY
+        ]
         by = {row.features: row.mean for row in rows}
         found[name] = by["pretrained"]
         if name == CONTRAST:

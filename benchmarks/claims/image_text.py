@@ -6,7 +6,11 @@ from typing import Any
 
 from benchmarks.claims.common import Result, data_root, judge, pretrained
 
-BOTH, PICTURES, WORDS = "both towers trained", "image tower trained, text tower random", "text tower trained, image tower random"
+BOTH, PICTURES, WORDS = (
+    "both towers trained",
+    "image tower trained, text tower random",
+    "text tower trained, image tower random",
+)
 EPOCHS, KEY = 40, "recall@10"
 
 
@@ -24,7 +28,11 @@ def recipe(frozen: str | None) -> dict[str, Any]:
             "domain": "image",
             "data": {"size": 48},
             "encoder": {"name": "image_resnet", "depth": 10, "width": 16},
-            **({} if frozen == "a" else {"views": {"name": "image_augment", "scale": [0.6, 1.0], "n_views": 2}}),
+            **(
+                {}
+                if frozen == "a"
+                else {"views": {"name": "image_augment", "scale": [0.6, 1.0], "n_views": 2}}
+            ),
         },
         "b": {"domain": "text", "encoder": {"name": "text_transformer", "width": 64, "depth": 2, "heads": 4}},
         "encoder": {"name": "towers", "width": 128},
@@ -43,7 +51,9 @@ def one_run(seed: int) -> dict[str, float]:
     for name, frozen in ((BOTH, None), (PICTURES, "b"), (WORDS, "a")):
         made = pretrained(recipe(frozen), seed, evaluate={"seeds": 1}, data={"seed": seed})
         rows = {
-            (row.probe.split("(")[0], row.features): row.mean for row in made.evaluation.rows if row.metric == KEY
+            (row.probe.split("(")[0], row.features): row.mean
+            for row in made.evaluation.rows
+            if row.metric == KEY
         }
         ways = ("pair_retrieval_a_to_b", "pair_retrieval_b_to_a")
         found[name] = sum(rows[way, "pretrained"] for way in ways) / 2
@@ -63,5 +73,7 @@ def run(seeds: int) -> Result:
         setting=f"Tux Paint's stamps, 48 pixels, ResNet-10 and a 2-layer transformer from random weights, {EPOCHS} epochs.",
         metric="recall at 10 of held-out pairs, mean of both ways (higher is better)",
         values=values,
-        verdict=judge(values[BOTH], [max(p, w) for p, w in zip(values[PICTURES], values[WORDS], strict=True)]),
+        verdict=judge(
+            values[BOTH], [max(p, w) for p, w in zip(values[PICTURES], values[WORDS], strict=True)]
+        ),
     )

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import nn
 
+from ssl_domains.core import file_lists
 from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Domain, Encoder, Figure, Source
 from ssl_domains.core.registry import domain
@@ -202,7 +203,7 @@ def _find(
     if name == "sklearn://digits":
         return arrays.read_digits()
     if name.startswith("hf://"):
-        return hub.read_dataset(hub.open_hub(name), name, path, label, split, group)
+        return hub.read_dataset(file_lists.open_hub(name), name, path, label, split, group)
     place = Path(name).expanduser()
     if place.is_dir():
         return _folder(place, label, path, split, group)
@@ -214,13 +215,13 @@ def _find(
     if matches:
         names = [str(p) for p in matches if p.suffix.lower() in SUFFIXES]
         if names:
-            return Listing(name, names, Paths(names), mark=files._mark(names))
+            return Listing(name, names, Paths(names), mark=file_lists.file_marks(names))
     raise DataError(f"data.source: {source} does not exist; give a folder, a file or a glob of images")
 
 
 def _folder(place: Path, label: Label, path: str | None, split: str | None, group: str | None) -> Listing:
     if (place / "dataset_info.json").is_file() or (place / "dataset_dict.json").is_file():
-        return hub.read_dataset(hub.open_saved(place), str(place), path, label, split, group)
+        return hub.read_dataset(file_lists.open_saved(place), str(place), path, label, split, group)
     found = arrays.read_idx_folder(place)
     if found is not None:
         return found

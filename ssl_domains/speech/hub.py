@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.speech.decode import Raw
+from ssl_domains.core.file_lists import EncodedRows, open_hub, open_saved
 from ssl_domains.speech.labels import SPLIT_WORDS
 from ssl_domains.speech.listing import Listing, Utterance
 from ssl_domains.speech.readers import USUAL, ReadOptions
-
-_MISSING = "needs the package datasets: pip install 'ssl-domains[hf]'"
-
-
-@dataclass
-class Rows:
-    """Encoded recordings of a dataset's Audio column, not decoded by it."""
-
-    dataset: Any
-    column: str
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, number: int) -> Raw:
-        value = self.dataset[number][self.column]
-        if value is None:
-            return b""
-        found: Raw = value["bytes"] if value.get("bytes") is not None else value["path"]
-        return found
 
 
 def open_dataset(name: str | Path) -> Any:
@@ -39,17 +18,7 @@ def open_dataset(name: str | Path) -> Any:
     Raises:
         DataError: the package is missing, the folder is damaged, or it cannot be fetched.
     """
-    try:
-        from datasets import load_dataset, load_from_disk
-    except ImportError:
-        raise DataError(f"{name} {_MISSING}") from None
-    try:
-        if not str(name).startswith("hf://"):
-            return load_from_disk(str(name))
-        where, _, split = str(name).removeprefix("hf://").partition(":")
-        return load_dataset(where, split=split or None)
-    except (OSError, ValueError) as error:
-        raise DataError(f"data.source: {name} cannot be loaded ({str(error).splitlines()[0]})") from None
+    return open_hub(str(name)) if str(name).startswith("hf://") else open_saved(Path(name))
 
 
 def read_dataset(found: Any, name: str, options: ReadOptions) -> Listing:
@@ -86,7 +55,7 @@ def read_dataset(found: Any, name: str, options: ReadOptions) -> Listing:
         split = splits[number] if splits is not None else cell["split"]
         start, end = float(cell["start"] or 0.0), None if cell["end"] is None else float(cell["end"])
         rows.append(Utterance(number, str(number), start, end, text, speaker, cell["label"], split))
-    files = Rows(found.cast_column(column, Audio(decode=False)).select_columns([column]), str(column))
+    files = EncodedRows(found.cast_column(column, Audio(decode=False)).select_columns([column]), str(column))
     return Listing(name, files, [f"row {i}" for i in range(len(found))], rows)
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import nn
 
+from ssl_domains.core import file_lists
 from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Domain, Encoder, Figure, Source
 from ssl_domains.core.registry import domain
@@ -210,7 +211,7 @@ def find(
     if generated.is_generated(name):
         return generated.generate(name, label if label is None else str(label))
     if name.startswith("hf://"):
-        return hub.read_dataset(hub.open_hub(name), name, path, label, split, group)
+        return hub.read_dataset(file_lists.open_hub(name), name, path, label, split, group)
     place = Path(name).expanduser()
     if place.is_dir():
         return _folder(place, label, path, split, group)
@@ -233,12 +234,12 @@ def find(
 
 
 def _paths(name: str, paths: list[str]) -> Listing:
-    return Listing(name, paths, files.Files(paths), mark=files.mark(paths))
+    return Listing(name, paths, files.Files(paths), mark=file_lists.file_marks(paths))
 
 
 def _folder(place: Path, label: Label, path: str | None, split: str | None, group: str | None) -> Listing:
     if (place / "dataset_info.json").is_file() or (place / "dataset_dict.json").is_file():
-        return hub.read_dataset(hub.open_saved(place), str(place), path, label, split, group)
+        return hub.read_dataset(file_lists.open_saved(place), str(place), path, label, split, group)
     if label not in (None, "auto", "folder"):
         raise DataError(
             f"data.label: {place} is a folder of videos; use label=folder for class folders, or give a table "

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.core.file_lists import file_marks, split_words
 from ssl_domains.video.listing import Listing
-from ssl_domains.video.readers.files import mark, split_words
 
 CLIP_KEYS = ("x", "clips", "videos", "video", "frames", "data", "arr_0")
 LABEL_KEYS = ("y", "label", "labels", "targets", "target")
@@ -126,5 +126,5 @@ def read_file(file: Path, label: str | Sequence[str] | None, split: str | None, 
         split=None if words is None else split_words(words, str(where), file),
         group=column("group", group),
         notes=notes if set(columns) - set(names) else [],
-        mark=mark([str(file)]),
+        mark=file_marks([str(file)]),
     )

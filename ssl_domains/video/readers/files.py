@@ -8,13 +8,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.core.labels import SPLIT_WORDS
+from ssl_domains.core.file_lists import (
+    column_values,
+    endings,
+    file_marks,
+    folder_classes,
+    folder_splits,
+    label_columns,
+    path_column,
+    path_groups,
+    read_path_table,
+    split_words,
+)
 from ssl_domains.video.decode import Raw
 from ssl_domains.video.listing import Listing
 from ssl_domains.video.recognise import SUFFIXES
@@ -55,7 +65,7 @@ def read_folder(folder: Path, label: str | None, group: str | None) -> Listing:
     videos, frames, others = _walk(folder)
     if not videos and not frames:
         raise DataError(
-            f"{folder} holds no video{_endings(others)}; give a folder of .mp4 or like files, or of folders "
+            f"{folder} holds no video{endings(others)}; give a folder of .mp4 or like files, or of folders "
             "of frames"
         )
     notes = []
@@ -63,7 +73,7 @@ def read_folder(folder: Path, label: str | None, group: str | None) -> Listing:
         found = videos
         raws: list[Raw] = [os.path.join(folder, path) for path in videos]
         if others:
-            notes.append(f"Files of other kinds were left out{_endings(others)}.")
+            notes.append(f"Files of other kinds were left out{endings(others)}.")
     else:
         found = list(frames)
         raws = [
@@ -71,18 +81,18 @@ def read_folder(folder: Path, label: str | None, group: str | None) -> Listing:
             for path, names in frames.items()
         ]
     parts = [path.split(os.sep) for path in found]
-    split = _splits_of(parts)
+    split = folder_splits(parts)
     below = [p[1:] for p in parts] if split is not None else parts
-    classes, said = _classes([p[0] if len(p) > 1 else None for p in below], label, str(folder))
+    classes, said = folder_classes([p[0] if len(p) > 1 else None for p in below], label, str(folder), "video")
     return Listing(
         str(folder),
         [path.replace(os.sep, "/") for path in found],
         Files(raws),
         label=classes,
         split=split,
-        group=None if group is None else _groups(found, group),
+        group=None if group is None else path_groups(found, group),
         notes=notes + said,
-        mark=mark(raws),
+        mark=file_marks(raws),
     )
 
 
@@ -115,55 +125,6 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in _NUMBER.split(name) if p]
 
 
-def _endings(others: Counter[str]) -> str:
-    listed = ", ".join(f"{n} {ending}" for ending, n in others.most_common(4))
-    return f" (files: {listed})" if listed else " (it is empty)"
-
-
-def _splits_of(parts: list[list[str]]) -> np.ndarray | None:
-    words = [SPLIT_WORDS.get(p[0].lower()) if len(p) > 1 else None for p in parts]
-    if None in words or "train" not in words:
-        return None
-    return np.array(words)
-
-
-def _classes(names: list[str | None], label: str | None, where: str) -> tuple[np.ndarray | None, list[str]]:
-    if label is None:
-        return None, []
-    outside = sum(name is None for name in names)
-    if label == "folder":
-        if outside:
-            raise DataError(
-                f"data.label: folder, but {outside} videos of {where} lie in no class folder; move them into "
-                "one, or leave the label out"
-            )
-        return np.array(names, dtype=object), []
-    kinds = len({name for name in names if name is not None})
-    if kinds == 0:
-        return None, []
-    if outside:
-        return None, ["Some videos lie outside the folders, so the folders are not taken for classes."]
-    if kinds == 1:
-        return None, [f"All videos lie in one folder ({names[0]}), so there is no label."]
-    if len(names) < 2 * kinds:
-        return None, ["Most folders hold a single video, so they are not taken for classes."]
-    return np.array(names, dtype=object), []
-
-
-def _groups(paths: Sequence[str], pattern: str) -> np.ndarray:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise DataError(f"data.group: {pattern!r} is no regular expression ({error})") from None
-    out = []
-    for path in paths:
-        match = expression.search(path.replace(os.sep, "/"))
-        if match is None:
-            raise DataError(f"data.group: {pattern!r} does not match the path {path}")
-        out.append(match.group(1) if expression.groups else match.group(0))
-    return np.array(out, dtype=object)
-
-
 def read_table(
     file: Path,
     path: str | None,
@@ -190,16 +151,16 @@ def read_table(
     Raises:
         DataError: no such column, an empty path, or an end before its start; names row and column.
     """
-    table = _table(file)
+    table = read_path_table(file)
     names = table.column_names
-    column = _path_column(names, path, file)
+    column = path_column(names, path, file, PATH_COLUMNS)
     paths = table.column(column).to_pylist()
     empty = [i for i, value in enumerate(paths) if not isinstance(value, str) or not value.strip()]
     if empty:
         raise DataError(f"{file}: row {empty[0] + 1} has no path in the column {column!r}")
     base = Path(root).expanduser() if root is not None else file.parent
     full: list[Raw] = [os.path.join(base, value) for value in paths]
-    wanted = _label_columns(names, label)
+    wanted = label_columns(names, label)
     asked: list[tuple[str, Sequence[str | None]]] = [("start", [start]), ("end", [end]), ("label", wanted)]
     for key, given in [*asked, ("split", [split]), ("group", [group])]:
         for name in given:
@@ -211,11 +172,11 @@ def read_table(
         raise DataError(
             f"{file}: row {row + 1} ends at {stop[row]:g} s, not after its start {begin[row]:g} s"
         )
-    columns = [_values(table, name) for name in wanted]
+    columns = [column_values(table, name) for name in wanted]
     values = None if not columns else columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
     groups: np.ndarray | None = None
     if group is not None:
-        groups = _values(table, group)
+        groups = column_values(table, group)
     elif len(set(paths)) < len(paths):
         groups = np.array(paths, dtype=object)
     ids = [
@@ -229,48 +190,10 @@ def read_table(
         start=begin,
         end=stop,
         label=values,
-        split=None if split is None else split_words(_values(table, split), split, file),
+        split=None if split is None else split_words(column_values(table, split), split, file),
         group=groups,
-        mark=[mark(full), mark([str(file)])],
+        mark=[file_marks(full), file_marks([str(file)])],
     )
-
-
-def _table(file: Path) -> pa.Table:
-    try:
-        if file.suffix.lower() == ".parquet":
-            import pyarrow.parquet as pq
-
-            return pq.read_table(file)
-        import pyarrow.csv as csv
-
-        tabs = csv.ParseOptions(delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-        table = csv.read_csv(file, parse_options=tabs)
-        table.column_names  # noqa: B018  (a header in another encoding fails here)
-        return table
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as a table ({str(error).splitlines()[0]})") from None
-
-
-def _path_column(names: list[str], path: str | None, file: Path) -> str:
-    if path is not None:
-        if path not in names:
-            raise DataError(f"data.path: {file} has no column {path!r} (it has: {', '.join(names)})")
-        return path
-    for name in names:
-        if name.lower() in PATH_COLUMNS:
-            return name
-    raise DataError(
-        f"{file} has no column of paths that can be told (columns: {', '.join(names)}); "
-        "say which with data.path=COLUMN"
-    )
-
-
-def _label_columns(names: list[str], label: str | Sequence[str] | None) -> list[str]:
-    if label is None:
-        return []
-    if label == "auto":
-        return [name for name in names if name.lower() in ("label", "class")][:1]
-    return [label] if isinstance(label, str) else list(label)
 
 
 def _seconds(table: pa.Table, name: str, file: Path) -> np.ndarray | None:
@@ -289,36 +212,3 @@ def _seconds(table: pa.Table, name: str, file: Path) -> np.ndarray | None:
     if (found < 0).any():
         raise DataError(f"{file}: row {int(np.flatnonzero(found < 0)[0]) + 1} has a negative {name!r}")
     return found
-
-
-def _values(table: pa.Table, name: str) -> np.ndarray:
-    return np.array(table.column(name).to_pylist(), dtype=object)
-
-
-def split_words(values: np.ndarray, name: str, where: Any) -> np.ndarray:
-    """``[n]`` of train, valid, test from what a column says.
-
-    Raises:
-        DataError: another word; names the row.
-    """
-    words = [SPLIT_WORDS.get(str(v).strip().lower()) for v in values]
-    if None in words:
-        row = words.index(None)
-        raise DataError(
-            f"{where}: row {row + 1} has {values[row]!r} in the split column {name!r}; "
-            "use train, valid or test"
-        )
-    return np.array(words)
-
-
-def mark(raws: Sequence[Raw]) -> Any:
-    """Names, sizes and times of the files: what a cache of them depends on."""
-    out = []
-    for raw in raws:
-        for path in raw if isinstance(raw, tuple) else (raw,):
-            try:
-                stat = os.stat(path)
-                out.append([str(path), stat.st_size, stat.st_mtime_ns])
-            except OSError:
-                out.append([str(path), -1, -1])
-    return out

@@ -2,71 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.core.file_lists import EncodedRows, split_words
 from ssl_domains.core.labels import SPLIT_WORDS
-from ssl_domains.video.decode import Raw
 from ssl_domains.video.listing import Listing
-from ssl_domains.video.readers.files import split_words
-
-_MISSING = "needs the package datasets: pip install 'ssl-domains[hf]'"
-
-
-@dataclass
-class Rows:
-    """Encoded videos of a dataset's Video column, not decoded by it."""
-
-    dataset: Any
-    column: str
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, row: int) -> Raw:
-        value = self.dataset[row][self.column]
-        if value is None:
-            return b""
-        found: Raw = value["bytes"] if value.get("bytes") is not None else value["path"]
-        return found
-
-
-def open_saved(path: Path) -> Any:
-    """A dataset that ``save_to_disk`` wrote.
-
-    Raises:
-        DataError: the package is missing, or the folder is damaged.
-    """
-    try:
-        from datasets import load_from_disk
-    except ImportError:
-        raise DataError(f"{path} {_MISSING}") from None
-    try:
-        return load_from_disk(str(path))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no complete saved dataset ({str(error).splitlines()[0]})") from None
-
-
-def open_hub(name: str) -> Any:
-    """``hf://NAME`` or ``hf://NAME:SPLIT``.
-
-    Raises:
-        DataError: the package is missing, or it cannot be fetched.
-    """
-    try:
-        from datasets import load_dataset
-    except ImportError:
-        raise DataError(f"{name} {_MISSING}") from None
-    where, _, split = name.removeprefix("hf://").partition(":")
-    try:
-        return load_dataset(where, split=split or None)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"data.source: {name} cannot be loaded ({reason}); check name and network") from None
 
 
 def read_dataset(found: Any, name: str, column: str | None, label: Any, split: Any, group: Any) -> Listing:
@@ -110,7 +53,7 @@ def read_dataset(found: Any, name: str, column: str | None, label: Any, split: A
     return Listing(
         name,
         range(len(found)),
-        Rows(encoded.select_columns([column]), column),
+        EncodedRows(encoded.select_columns([column]), column),
         label=None if label is None else np.array(found[label], dtype=object),
         class_names=list(classes.names) if isinstance(classes, ClassLabel) else None,
         split=splits,

@@ -12,9 +12,10 @@ from ssl_domains.core import registry
 from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Domain, Encoder, Figure, Source
 from ssl_domains.core.registry import domain
-from ssl_domains.crossmodal.build import PairOptions, Part, build_pairs
+from ssl_domains.crossmodal.build import build_pairs
 from ssl_domains.crossmodal.data import PairSource
 from ssl_domains.crossmodal.encoders import Towers
+from ssl_domains.crossmodal.parts import PairOptions, Part
 from ssl_domains.crossmodal.single import SingleSource
 from ssl_domains.crossmodal.spec import PairSpec
 from ssl_domains.recipe.schema import to_plain

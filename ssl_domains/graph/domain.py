@@ -73,7 +73,8 @@ class GraphDomain(Domain):
             source: PyG data, a NetworkX graph, a .graphml, .gml or .gexf file, a folder with nodes.csv
                 and edges.csv, a DuckDB or SQLite file, molecules (.smi, .sdf, a folder of such files,
                 or a table with ``smiles``), ``package://PACKAGE/PATH`` for a file inside an installed
-                package, ``import-graph://PACKAGE`` or ``pyg://CLASS?root=...``; or give the tables:
+                package, ``import-graph://PACKAGE``, ``code-graph://PACKAGE`` or
+                ``pyg://CLASS?root=...``; or give the tables:
             nodes: node table (.csv, .tsv, .parquet, DataFrame); optional beside ``edges``. With a
                 database as ``source``: name of a table, or a SELECT.
             edges: edge table; likewise.

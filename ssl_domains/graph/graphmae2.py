@@ -36,7 +36,8 @@ class GraphMAE2(MaskedReconstruction):
         objective: of the reconstruction, ``scaled_cosine``.
         masker: hides nodes.
         predictor: options of the encoder's predictor, which is the decoder; its kind passes messages.
-        remaskings: K. Default 3 (the authors' code).
+        remaskings: K. Default 3 (the authors' code). 0: the hidden nodes are re-masked once, as in GraphMAE,
+            so that the latent term is an option of GraphMAE (and ``latent_weight: 0`` GraphMAE itself).
         remask: share of the nodes re-masked. Default 0.5.
         latent_weight: weight of the latent term, lambda. Default 1.
         latent_width: hidden width of the projector. Default 256.
@@ -57,10 +58,10 @@ class GraphMAE2(MaskedReconstruction):
         latent_width: int = 256,
         momentum: float | tuple[float, float] = 0.996,
     ) -> None:
-        super().__init__(encoder, objective, masker, {**(predictor or {}), "remask": False})
-        if remaskings < 1 or not 0.0 <= remask < 1.0 or latent_weight < 0:
+        super().__init__(encoder, objective, masker, {**(predictor or {}), "remask": remaskings == 0})
+        if remaskings < 0 or not 0.0 <= remask < 1.0 or latent_weight < 0:
             raise ValueError(
-                "method.remaskings must be >= 1, method.remask in [0, 1), method.latent_weight >= 0"
+                "method.remaskings must be >= 0, method.remask in [0, 1), method.latent_weight >= 0"
             )
         if getattr(self.predictor, "kind", None) not in KINDS:
             raise ValueError(f"method.predictor.kind must be one of {', '.join(KINDS)} for graphmae2")
@@ -81,12 +82,16 @@ class GraphMAE2(MaskedReconstruction):
         encoded = self.encoder(x, mask)
         target = self.encoder.targets(x).select(mask)
         at = draw.fork("remask").at(layout.index)  # type: ignore[union-attr]
-        latents = self.predictor.project(encoded.tokens.values)  # type: ignore[operator]
-        found = [self.objective(self._decode(latents, x, mask, at), target) for _ in range(self.remaskings)]
+        if self.remaskings:
+            latents = self.predictor.project(encoded.tokens.values)  # type: ignore[operator]
+            guesses = [self._decode(latents, x, mask, at) for _ in range(self.remaskings)]
+        else:
+            guesses = [self.predictor(encoded, mask, x)]
+        found = [self.objective(guess, target) for guess in guesses]
         latent = self._latent(batch, encoded.tokens.values, mask)
         rebuilt = torch.stack([terms.total for terms in found]).sum()
         total = rebuilt + self.latent_weight * latent
-        parts = {"reconstruction": (rebuilt / self.remaskings).detach(), "latent": latent.detach()}
+        parts = {"reconstruction": (rebuilt / len(found)).detach(), "latent": latent.detach()}
         return Output(total, parts, stages(encoded), {})
 
     def _decode(self, latents: Tensor, x: Any, mask: Mask, draw: Draw) -> Tensor:

@@ -59,7 +59,7 @@ def module_files(folder: Path, package: str) -> dict[str, Path]:
     return dict(sorted(files.items()))
 
 
-def _resolve(
+def resolve(
     node: ast.Import | ast.ImportFrom, module: str, is_package: bool, known: dict[str, Path]
 ) -> set[str]:
     """Modules of the package that an import statement names."""
@@ -76,7 +76,7 @@ def _resolve(
     return {name for name in names if name in known and name != module}
 
 
-def _identifiers(tree: ast.Module) -> tuple[Counter[str], set[str]]:
+def identifiers(tree: ast.Module) -> tuple[Counter[str], set[str]]:
     """(identifiers with counts, names bound by imports)."""
     used: Counter[str] = Counter()
     imported: set[str] = set()
@@ -140,14 +140,14 @@ def extract(folder: Path, package: str) -> Extract:
     edges: set[tuple[int, int]] = set()
     bags = []
     for name, tree in full.items():
-        used, imported = _identifiers(tree)
+        used, imported = identifiers(tree)
         kept = [(word, n) for key, n in used.items() if key not in imported for word in words_of(key)]
         bags.append(tuple(word for word, n in kept for _ in range(n) if word not in hidden))
         is_package = files[name].name == "__init__.py"
         for node in ast.walk(tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 edges |= {
-                    (place[name], place[o]) for o in _resolve(node, name, is_package, files) if o in place
+                    (place[name], place[o]) for o in resolve(node, name, is_package, files) if o in place
                 }
     skipped = tuple(name for name, tree in trees.items() if tree is None)
     return Extract(tuple(full), tuple(sorted(edges)), tuple(bags), skipped)

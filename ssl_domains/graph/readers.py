@@ -78,6 +78,10 @@ def _read_address(
         from ssl_domains.graph.ast_graphs import read_ast_graphs
 
         return read_ast_graphs(source.removeprefix("ast-graph://"))
+    if source.startswith("code-graph://"):
+        from ssl_domains.graph.code_graph import read_code_graph
+
+        return read_code_graph(source.removeprefix("code-graph://"))
     if source.startswith("pyg://"):
         return _pyg_dataset(source, level)
     path = Path(source)
@@ -86,7 +90,7 @@ def _read_address(
         hint = "; node and edge tables go to data.nodes and data.edges" if tables else ""
         raise DataError(
             f"data.source: {source!r} is no graph that can be read ({', '.join(_FILES)}, a folder with "
-            f"nodes.csv and edges.csv, import-graph://PACKAGE, ast-graph://PACKAGE, pyg://CLASS?root=FOLDER){hint}"
+            f"nodes.csv and edges.csv, import-graph://PACKAGE, ast-graph://PACKAGE, code-graph://PACKAGE, pyg://CLASS?root=FOLDER){hint}"
         )
     if not path.is_file():
         raise DataError(f"{source}: no such file")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 RANK = 20
 SUFFIXES = (".graphml", ".gml", ".gexf", ".pt", ".smi", ".smiles", ".sdf", ".mol")
-PREFIXES = ("import-graph://", "ast-graph://", "pyg://")
+PREFIXES = ("import-graph://", "ast-graph://", "code-graph://", "pyg://")
 MODULES = ("torch_geometric", "networkx")
 KEYS = ("nodes", "edges", "smiles")
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ssl_domains.core.masking import RandomMask
 from ssl_domains.core.methods.base import Progress
+from ssl_domains.core.methods.masked_reconstruction import MaskedReconstruction
 from ssl_domains.core.objectives.regression import ScaledCosineError
 from ssl_domains.core.random import Draw
 from ssl_domains.graph.encoders import GAT
@@ -50,6 +51,18 @@ def test_both_terms_by_hand(node_source):
     torch.testing.assert_close(out.parts["latent"], latent.detach())
 
 
+def test_without_random_remaskings_it_is_graphmae_with_a_latent_target(node_source):
+    method = make(node_source, remaskings=0, latent_weight=0.7)
+    plain = MaskedReconstruction(method.encoder, method.objective, method.masker)
+    plain.predictor = method.predictor
+    batch = node_source.fetch(np.arange(30))
+    draw = Draw(0, 5, batch.index)
+    out, graphmae = method(batch, draw), plain(batch, draw)
+    assert method.predictor.remask
+    torch.testing.assert_close(out.loss, graphmae.loss + 0.7 * out.parts["latent"])
+    torch.testing.assert_close(out.parts["reconstruction"], graphmae.loss.detach())
+
+
 def test_gradients_and_teacher(node_source):
     method = make(node_source)
     batch = node_source.fetch(np.arange(30))
@@ -82,7 +95,7 @@ def test_a_sampled_batch_predicts_latents_of_its_seeds(data):
     torch.testing.assert_close(out.parts["latent"], (1 - F.cosine_similarity(mine, teacher)).mean().detach())
 
 
-@pytest.mark.parametrize("options", [{"remaskings": 0}, {"remask": 1.0}, {"latent_weight": -1.0}])
+@pytest.mark.parametrize("options", [{"remaskings": -1}, {"remask": 1.0}, {"latent_weight": -1.0}])
 def test_wrong_options(node_source, options):
     with pytest.raises(ValueError, match="remaskings must be"):
         make(node_source, **options)

@@ -241,6 +241,14 @@ def test_wrong_options_and_sources(tmp_path, videos):
         DOMAIN.open(str(tmp_path / "empty"))
 
 
+def test_generated_clips_without_ground_show_the_digit_alone():
+    name = "generated://clips?clips=20&frames=2&size=24"
+    dark, lit = (DOMAIN.open(name + ground).fetch(np.arange(20)).x for ground in ("&ground=0", ""))
+    assert (dark < 16).float().mean() > 0.6  # the noise is 1 % of white
+    assert (lit < 16).float().mean() < 0.5
+    assert (dark > 120).flatten(1).any(dim=1).all()
+
+
 def test_generated_clips_are_the_same_for_the_same_name():
     name = "generated://clips?clips=20&frames=5&size=24"
     one, two = DOMAIN.open(name), DOMAIN.open(name, label="digit")

@@ -17,8 +17,8 @@ from ssl_domains.video.listing import Listing
 PREFIX = "generated://clips"
 DIRECTIONS = ("east", "south-east", "south", "south-west", "west", "north-west", "north", "north-east")
 _STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])
-_DEFAULTS = {"clips": 600, "frames": 16, "size": 32, "speed": 2, "seed": 0}
-_LEAST = {"clips": 2, "frames": 1, "size": 16, "speed": 1, "seed": 0}
+_DEFAULTS = {"clips": 600, "frames": 16, "size": 32, "speed": 2, "seed": 0, "ground": 1}
+_LEAST = {"clips": 2, "frames": 1, "size": 16, "speed": 1, "seed": 0, "ground": 0}
 
 
 def is_generated(source: object) -> bool:
@@ -31,7 +31,8 @@ def generate(source: str, label: str | None) -> Listing:
 
     Args:
         source: ``generated://clips`` and options: ``clips``, ``frames``, ``size`` (pixels), ``speed`` (most
-            pixels a frame), ``seed``.
+            pixels a frame), ``seed``, ``ground`` (0: black, since a coloured ground that stands still tells a
+            video from all others, which is all that comparing clips of one video then learns).
         label: ``direction`` (also for ``auto``), ``digit``, or None.
 
     Raises:
@@ -65,12 +66,12 @@ def generate(source: str, label: str | None) -> Listing:
 
 
 def moving_digits(
-    clips: int, frames: int, size: int, speed: int, seed: int
+    clips: int, frames: int, size: int, speed: int, seed: int, ground: int = 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(``[n, T, S, S, 3]`` uint8, direction ``[n]``, digit ``[n]``, number of the drawing ``[n]``).
 
     The ground is smooth and of random colour, differs between clips and stands still; noise is on every
-    pixel of every frame. A digit that leaves on one side comes in on the other.
+    pixel of every frame. ``ground=0`` leaves the ground black. A digit that leaves on one side comes in on the other.
     """
     from sklearn.datasets import load_digits
 
@@ -84,14 +85,14 @@ def moving_digits(
     start = rng.integers(0, size, (clips, 2))
     out = np.empty((clips, frames, size, size, 3), dtype=np.uint8)
     for i in range(clips):
-        ground = _ground(rng, size)
+        behind = _ground(rng, size) if ground else np.zeros((size, size, 3))
         colour = rng.uniform(0.6, 1.0, 3)
         canvas = np.zeros((size, size))
         canvas[: ink.shape[1], : ink.shape[2]] = ink[drawn[i]]
         for t in range(frames):
             place = start[i] + _STEPS[direction[i]] * pace[i] * t
             alpha = np.roll(canvas, place, (0, 1))[..., None]
-            picture = ground * (1 - alpha) + colour * alpha + rng.normal(0, 0.01, (size, size, 3))
+            picture = behind * (1 - alpha) + colour * alpha + rng.normal(0, 0.01, (size, size, 3))
             out[i, t] = (picture.clip(0, 1) * 255).round().astype(np.uint8)
     return out, direction, found.target[drawn].astype(np.int64), drawn
 

@@ -15,8 +15,10 @@ from ssl_domains.core.interfaces import Encoder, pretrain_source
 from ssl_domains.core.methods.base import Method
 from ssl_domains.curation.redundancy import parse_rule
 from ssl_domains.evaluation import check_expectations, evaluate_encoder, write_model_card, write_report
+from ssl_domains.evaluation.classifiers import classifier_rows
 from ssl_domains.evaluation.pictures import data_uri
-from ssl_domains.evaluation.results import Evaluation
+from ssl_domains.evaluation.results import FILE as EVALUATION
+from ssl_domains.evaluation.results import Evaluation, Row
 from ssl_domains.recipe.build import Experiment, build
 from ssl_domains.recipe.check import read_recipe
 from ssl_domains.recipe.loading import parse_value
@@ -255,6 +257,7 @@ def _measure(
 ) -> Run:
     recipe = experiment.recipe
     evaluation = run_evaluation(experiment, encoder, progress)
+    evaluation.rows += _classifiers(experiment, method, directory)
     drawn = experiment.domain.figures(encoder, experiment.source, method)
     evaluation.figures = [
         {"title": f.title, "caption": f.caption, "picture": data_uri(f.pixels, None)} for f in drawn
@@ -266,6 +269,15 @@ def _measure(
     write_text(directory.path / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "summary")
     write_reports(directory.path)
     return run
+
+
+def _classifiers(experiment: Experiment, method: Method | None, directory: RunDirectory) -> list[Row]:
+    """Scores of the method's own classifiers; those of before, when an encoder alone is evaluated again."""
+    config = experiment.recipe.evaluate
+    if method is not None:
+        return classifier_rows(method, experiment.source, config.max_rows, config.batch_size)
+    old = Evaluation.load(directory.path).rows if (directory.path / EVALUATION).is_file() else []
+    return [row for row in old if row.probe.startswith("classifier(")]
 
 
 def run_evaluation(experiment: Experiment, encoder: Encoder, progress: bool) -> Evaluation:

@@ -174,6 +174,10 @@ class Views:
     def prepare(self, source: Source) -> None:
         """Once before training: what needs the data (marginals for column corruption ...)."""
 
+    def unaugmented(self) -> Views:
+        """The same views without augmentation, for prediction. Default: these."""
+        return self
+
     def target_width(self, name: str, spec: Any) -> int:
         """Width W of the recorded parameter ``params[name]`` that a pretext task predicts:
         ``[B, W]`` booleans or numbers, or the number of classes of a ``[B]`` class number.

@@ -195,6 +195,10 @@ class SelfTask(Method):
             part.train(mode)
         return out
 
+    def class_scores(self, batch: Batch) -> dict[str, Tensor]:
+        """``joint``, where it was trained with labels."""
+        return {"joint": self.predict(batch)} if self.classifier is not None and self.label_weight else {}
+
     def check(self, *, batch_size: int, n_samples: int | None) -> list[str]:
         return []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import permutations
 from typing import Any, Literal
 
@@ -83,6 +84,12 @@ class ImageTransformations(Views):
         self.n_views, self.shuffled = len(self.bank), shuffled
         options = {"n_views": 1, "scale": scale, "flip": flip}
         self.base = ImageAugment(spec, "crop_flip", **options) if augment else None  # type: ignore[arg-type]
+
+    def unaugmented(self) -> ImageTransformations:
+        """All copies of the plain image, in the order of the set."""
+        views = copy.copy(self)
+        views.base, views.shuffled = None, False
+        return views
 
     def target_width(self, name: str, spec: Any) -> int:
         """M for ``transformation``.

@@ -78,3 +78,12 @@ def test_what_does_not_fit_is_refused():
         ImageTransformations(spec(channels=1), "colour")
     with pytest.raises(KeyError, match="transformation"):
         ImageTransformations(spec()).target_width("rotation", spec())
+
+
+def test_the_plain_form_has_all_copies_in_order_without_a_crop():
+    views, batch = ImageTransformations(spec()), images()
+    made = call(views.unaugmented(), batch)
+    for number, view in enumerate(made):
+        assert torch.equal(view.x, torch.rot90(batch.x, number, (2, 3)))
+        assert (view.params["transformation"] == number).all()
+    assert views.shuffled

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_domains.core.batch import Batch, Output
 from ssl_domains.core.interfaces import Encoder, Source
@@ -80,6 +80,13 @@ class Method(nn.Module):
     def encoder_for_export(self) -> Encoder:
         """The encoder that probes and users get. Default: the student's."""
         return self.encoder
+
+    def class_scores(self, batch: Batch) -> dict[str, Tensor]:
+        """Scores ``[B, N]`` by the method's own classifiers, by name, of a batch without augmentation.
+
+        Only asked of a method that uses labels. Default: it has none.
+        """
+        return {}
 
     @classmethod
     def objective_width(cls, encoder: Encoder, options: Mapping[str, Any]) -> int:

@@ -128,6 +128,13 @@ class LabelAugmentation(Method):
         logits = self.head(pooled)
         return self._single(logits, kinds) if inference == "single" else self._aggregated(logits, kinds)
 
+    def class_scores(self, batch: Batch) -> dict[str, Tensor]:
+        """``single`` and ``aggregated``, and ``distilled`` where there is a one-pass head."""
+        views = self.views.unaugmented()(batch, Draw(0, 0, batch.index))
+        kinds: list[Inference] = ["single", "aggregated"]
+        kinds += ["distilled"] if self.student_head is not None else []
+        return {kind: self.predict(views, kind) for kind in kinds}
+
     def _encode(self, views: Sequence[View]) -> tuple[Encoded, Tensor, Tensor]:
         """First pass, pooled vectors ``[B, V, D]``, and transformations ``[B, V]``.
 

@@ -71,7 +71,8 @@ def moving_digits(
     """(``[n, T, S, S, 3]`` uint8, direction ``[n]``, digit ``[n]``, number of the drawing ``[n]``).
 
     The ground is smooth and of random colour, differs between clips and stands still; noise is on every
-    pixel of every frame. ``ground=0`` leaves the ground black. A digit that leaves on one side comes in on the other.
+    pixel of every frame. ``ground=0`` leaves the ground black. A digit that leaves on one side comes in on
+    the other.
     """
     from sklearn.datasets import load_digits
 

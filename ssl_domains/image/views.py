@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,72 +13,44 @@ from torch import Tensor
 from ssl_domains.core.batch import Batch, View
 from ssl_domains.core.interfaces import Views
 from ssl_domains.core.parts.colour import Jitter, blur, colour_jitter, solarise, to_grey
-from ssl_domains.core.parts.resample import Filter, draw_boxes, resample
+from ssl_domains.core.parts.resample import resample
+from ssl_domains.core.parts.style import (
+    BYOL,
+    BYOL_2,
+    MOCO,
+    SIMCLR,
+    Family,
+    Style,
+    changed,
+    draw_style,
+    in_pieces,
+    pair,
+    recorded,
+)
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import views
 from ssl_domains.image.spec import ImageSpec
 
-CHUNK_BYTES = 6 << 20
-"""On a CPU a batch goes through in pieces of this many bytes, which stay in the processor's cache."""
-
-
-@dataclass(frozen=True)
-class Style:
-    """How one kind of view is made.
-
-    Attributes:
-        scale: (low, high) share of the image's area in a crop.
-        jitter: strengths of brightness, contrast, saturation, hue.
-        jitter_p: share of the images whose colours are changed.
-        grey: share of the images that lose their colour.
-        blur: share of the images that are blurred.
-        solarise: share of the images whose bright pixels are inverted.
-        flip: share of the images that are mirrored.
-    """
-
-    scale: tuple[float, float] = (0.08, 1.0)
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    jitter_p: float = 0.8
-    grey: float = 0.0
-    blur: float = 0.0
-    solarise: float = 0.0
-    flip: float = 0.5
-
-
-@dataclass(frozen=True)
-class Family:
-    """Views of one paper: styles of the global views in turn, and of the local ones, which may be none."""
-
-    views: tuple[Style, ...]
-    local: Style | None = None
-    n_local: int = 0
-    interpolation: Filter = "bilinear"
-
-
-_SIMCLR = Style((0.08, 1.0), (0.8, 0.8, 0.8, 0.2), 0.8, 0.2, 0.5)
-_MOCO = Style((0.2, 1.0), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
-_BYOL = Style((0.08, 1.0), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
-_BYOL_2 = replace(_BYOL, blur=0.1, solarise=0.2)
 FAMILIES = {
     # SimCLR (Chen et al., ICML 2020, appendix A), strength 1.
-    "simclr": Family((_SIMCLR,)),
+    "simclr": Family((SIMCLR,)),
     # SimCLR on CIFAR (appendix B.9): strength 0.5 and no blur.
-    "simclr_small": Family((replace(_SIMCLR, jitter=(0.4, 0.4, 0.4, 0.1), blur=0.0),)),
+    "simclr_small": Family((replace(SIMCLR, jitter=(0.4, 0.4, 0.4, 0.1), blur=0.0),)),
     # MoCo v2 (Chen et al. 2020, code) and SimSiam.
-    "moco": Family((_MOCO,)),
+    "moco": Family((MOCO,)),
     # BYOL (Grill et al., NeurIPS 2020, appendix B), Barlow Twins, VICReg, MoCo v3: a pair of unlike views.
-    "byol": Family((_BYOL, _BYOL_2), interpolation="bicubic"),
+    "byol": Family((BYOL, BYOL_2), interpolation="bicubic"),
     # SwAV (Caron et al., NeurIPS 2020, appendix A.1): 2 global and 6 local crops.
-    "swav": Family((replace(_SIMCLR, scale=(0.14, 1.0)),), replace(_SIMCLR, scale=(0.05, 0.14)), 6),
+    "swav": Family((replace(SIMCLR, scale=(0.14, 1.0)),), replace(SIMCLR, scale=(0.05, 0.14)), 6),
     # DINO (Caron et al., ICCV 2021, appendix C and code): 2 global and 8 local crops.
     "dino": Family(
-        (replace(_BYOL, scale=(0.4, 1.0)), replace(_BYOL_2, scale=(0.4, 1.0))),
-        replace(_BYOL, scale=(0.05, 0.4), blur=0.5),
+        (replace(BYOL, scale=(0.4, 1.0)), replace(BYOL_2, scale=(0.4, 1.0))),
+        replace(BYOL, scale=(0.05, 0.4), blur=0.5),
         8,
         "bicubic",
     ),
     # MSN (Assran et al., ECCV 2022, code): a target view and random views, then 10 small focal ones.
-    "msn": Family((replace(_SIMCLR, scale=(0.3, 1.0)),), replace(_SIMCLR, scale=(0.05, 0.3)), 10, "bicubic"),
+    "msn": Family((replace(SIMCLR, scale=(0.3, 1.0)),), replace(SIMCLR, scale=(0.05, 0.3)), 10, "bicubic"),
     # MAE (He et al., CVPR 2022, appendix A.1): crop and flip alone.
     "mae": Family((Style((0.2, 1.0)),), interpolation="bicubic"),
     # I-JEPA (Assran et al., CVPR 2023, appendix A.1): a crop, no flip.
@@ -144,12 +116,12 @@ class ImageAugment(Views):
             )
         if n_local and found.local is None and local_scale is None:
             raise ValueError(f"views.family {family!r} has no local views; give views.local_scale")
-        styles = [_changed(found.views[i % len(found.views)], own, scale, strength) for i in range(n_views)]
-        local = _changed(found.local or found.views[0], own, local_scale, strength)
+        styles = [changed(found.views[i % len(found.views)], own, scale, strength) for i in range(n_views)]
+        local = changed(found.local or found.views[0], own, local_scale, strength)
         self.styles = [*styles, *[local] * n_local]
         self.n_global, self.n_views = n_views, n_views + n_local
-        self.ratio, self.interpolation = _pair(ratio, "ratio"), found.interpolation
-        self.sigma = _pair(sigma, "sigma")
+        self.ratio, self.interpolation = pair(ratio, "ratio"), found.interpolation
+        self.sigma = pair(sigma, "sigma")
 
     def __call__(self, batch: Batch, draw: Draw) -> list[View]:
         """The global views, then the local ones."""
@@ -162,46 +134,18 @@ class ImageAugment(Views):
             )
         return made
 
-    @torch.no_grad()
     def view(
         self, batch: Batch, style: Style, size: tuple[int, int], draw: Draw, role: str = "global"
     ) -> View:
         """One view of a batch."""
-        params = self._params(batch, style, size, draw)
-        x = batch.x
-        with torch.autocast(x.device.type, enabled=False):
-            if x.device.type != "cpu":
-                return View(self._apply(x, params, style, size), role, _recorded(params))
-            step = max(CHUNK_BYTES // (4 * x.shape[1] * size[0] * size[1]), 1)
-            dtype = torch.float32 if x.dtype == torch.uint8 else x.dtype
-            out = torch.empty(len(x), x.shape[1], *size, dtype=dtype)
-            for start in range(0, len(x), step):
-                part = {name: value[start : start + step] for name, value in params.items()}
-                out[start : start + step] = self._apply(x[start : start + step], part, style, size)
-        return View(out, role, _recorded(params))
-
-    def _params(self, batch: Batch, style: Style, size: tuple[int, int], draw: Draw) -> dict[str, Tensor]:
-        """Every random number of one view, ``[B, ...]``; always drawn alike, so that options do not shift
-        others."""
-        height, width = batch.x.shape[2:]
-        shape = batch.meta.get("shape")
-        box = draw_boxes(draw, (height, width), shape, style.scale, self.ratio)
-        strength = torch.tensor(style.jitter[:3], device=box.device)
-        factors = 1 + strength * draw.uniform(3, low=-1.0, high=1.0)
-        sigma = draw.uniform(low=self.sigma[0], high=self.sigma[1]) * (max(size) / 224)
-        return {
-            "box": box,
-            "crop": box / torch.tensor([height, width, height, width], device=box.device),
-            "flip": draw.bernoulli(style.flip),
-            "factors": factors.clamp_min(0),
-            "hue": style.jitter[3] * draw.uniform(low=-1.0, high=1.0),
-            "order": draw.permutation(4),
-            "jittered": draw.bernoulli(style.jitter_p if any(style.jitter) else 0.0),
-            "grey": draw.bernoulli(style.grey),
-            "sigma": sigma,
-            "blurred": draw.bernoulli(style.blur),
-            "solarise": draw.bernoulli(style.solarise),
-        }
+        shape = (batch.x.shape[2], batch.x.shape[3])
+        true_shape = batch.meta.get("shape")
+        params = draw_style(
+            draw, style, shape, size, ratio=self.ratio, sigma=self.sigma, true_shape=true_shape
+        )
+        make = partial(self._apply, style=style, size=size)
+        x = in_pieces(make, batch.x, params, (batch.x.shape[1], *size))
+        return View(x, role, recorded(params))
 
     def _apply(self, x: Tensor, p: dict[str, Tensor], style: Style, size: tuple[int, int]) -> Tensor:
         out = resample(x, p["box"], p["flip"], size, self.interpolation)
@@ -215,21 +159,6 @@ class ImageAugment(Views):
         if style.solarise:
             solarise(out, p["solarise"])
         return out
-
-
-def _recorded(p: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a view says of itself."""
-    changed = p["jittered"][:, None]
-    factors = torch.where(changed, p["factors"], torch.ones_like(p["factors"]))
-    hue = torch.where(changed, p["hue"][:, None], torch.zeros_like(p["hue"])[:, None])
-    return {
-        "crop": p["crop"],
-        "flip": p["flip"],
-        "jitter": torch.cat([factors, hue], dim=1),
-        "grey": p["grey"],
-        "blur": torch.where(p["blurred"], p["sigma"], torch.zeros_like(p["sigma"])),
-        "solarise": p["solarise"],
-    }
 
 
 @views("image_rotation")
@@ -282,30 +211,6 @@ def rotate(x: Tensor, turns: Tensor) -> Tensor:
     turns = turns[:, None, None, None]
     x = torch.where(turns >= 2, x.flip(2, 3), x)
     return torch.where(turns % 2 == 1, x.transpose(2, 3).flip(2), x)
-
-
-def _changed(
-    style: Style, own: dict[str, float | None], scale: Sequence[float] | None, strength: float
-) -> Style:
-    given = {name: value for name, value in own.items() if value is not None}
-    for name, value in given.items():
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"views.{name} is a share of the images and must lie in [0, 1], got {value}")
-    if strength < 0:
-        raise ValueError(f"views.strength must not be negative, got {strength}")
-    jitter = tuple(min(j * strength, 0.5) if i == 3 else j * strength for i, j in enumerate(style.jitter))
-    if scale is not None:
-        low, high = _pair(scale, "scale")
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"views.scale must be [low, high] with 0 < low <= high <= 1, got {list(scale)}")
-        given["scale"] = (low, high)  # type: ignore[assignment]
-    return replace(style, jitter=jitter, **given)  # type: ignore[arg-type]
-
-
-def _pair(values: Sequence[float], name: str) -> tuple[float, float]:
-    if len(values) != 2 or values[0] > values[1] or values[0] <= 0:
-        raise ValueError(f"views.{name} must be [low, high] with 0 < low <= high, got {list(values)}")
-    return float(values[0]), float(values[1])
 
 
 def _small(size: tuple[int, int]) -> tuple[int, int]:

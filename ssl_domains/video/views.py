@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,7 +14,19 @@ from torch import Tensor
 from ssl_domains.core.batch import Batch, View
 from ssl_domains.core.interfaces import Views
 from ssl_domains.core.parts.colour import Jitter
-from ssl_domains.core.parts.resample import Filter, draw_boxes
+from ssl_domains.core.parts.style import (
+    BYOL,
+    BYOL_2,
+    MOCO,
+    SIMCLR,
+    Family,
+    Style,
+    changed,
+    draw_style,
+    in_pieces,
+    pair,
+    recorded,
+)
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import views
 from ssl_domains.video.pixels import (
@@ -26,53 +39,15 @@ from ssl_domains.video.pixels import (
 )
 from ssl_domains.video.spec import VideoSpec
 
-CHUNK_BYTES = 6 << 20
-"""On a CPU a batch goes through in pieces of this many bytes, which stay in the processor's cache."""
-
-
-@dataclass(frozen=True)
-class Style:
-    """How one kind of view is made.
-
-    Attributes:
-        scale: (low, high) share of a frame's area in the crop.
-        jitter: strengths of brightness, contrast, saturation, hue.
-        jitter_p: share of the clips whose colours are changed.
-        grey: share of the clips that lose their colour.
-        blur: share of the clips that are blurred.
-        solarise: share of the clips whose bright pixels are inverted.
-        flip: share of the clips that are mirrored.
-    """
-
-    scale: tuple[float, float] = (0.5, 1.0)
-    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    jitter_p: float = 0.8
-    grey: float = 0.0
-    blur: float = 0.0
-    solarise: float = 0.0
-    flip: float = 0.5
-
-
-@dataclass(frozen=True)
-class Family:
-    """Views of one paper: styles in turn."""
-
-    views: tuple[Style, ...]
-    interpolation: Filter = "bilinear"
-
-
-_MOCO = Style((0.2, 1.0), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
-_SIMCLR = Style((0.08, 1.0), (0.8, 0.8, 0.8, 0.2), 0.8, 0.2, 0.5)
-_BYOL = Style((0.08, 1.0), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
 FAMILIES = {
     # Masked autoencoders of space and time (Feichtenhofer et al., NeurIPS 2022): crop and flip alone.
-    "mae": Family((Style((0.5, 1.0)),), "bicubic"),
+    "mae": Family((Style((0.5, 1.0)),), interpolation="bicubic"),
     # V-JEPA (Bardes et al. 2024): crop and flip alone, of less area.
     "vjepa": Family((Style((0.3, 1.0)),)),
     # The photographs' augmentations of the image papers, the same over all frames of a clip.
-    "moco": Family((_MOCO,)),
-    "simclr": Family((_SIMCLR,)),
-    "byol": Family((_BYOL, replace(_BYOL, blur=0.1, solarise=0.2)), "bicubic"),
+    "moco": Family((MOCO,)),
+    "simclr": Family((SIMCLR,)),
+    "byol": Family((BYOL, BYOL_2), interpolation="bicubic"),
     # Crop, flip and colour: CrossVideoMAE's augmented version (arXiv 2502.07811).
     "cross": Family((Style((0.5, 1.0), (0.4, 0.4, 0.4, 0.1)),)),
 }
@@ -133,7 +108,7 @@ class ClipAugment(Views):
         own = {"grey": grey, "blur": blur, "solarise": solarise, "flip": flip}
         self.n_views, self.same_time = n_views, same_time
         self.styles = [
-            _changed(found.views[i % len(found.views)], own, scale, strength) for i in range(n_views)
+            changed(found.views[i % len(found.views)], own, scale, strength) for i in range(n_views)
         ]
         self.size = spec.size if size is None else (size, size)
         self.frames, self.window = spec.frames, spec.window
@@ -158,7 +133,6 @@ class ClipAugment(Views):
         start = (draw.uniform() * (free + 1)).long()
         return start[:, None] + step[:, None] * torch.arange(self.frames, device=start.device)
 
-    @torch.no_grad()
     def view(
         self, batch: Batch, style: Style, time: Tensor, draw: Draw, role: str = "global", picked: bool = False
     ) -> View:
@@ -167,41 +141,13 @@ class ClipAugment(Views):
         ``picked`` says that they are not what :meth:`times` gives.
         """
         x = batch.x
-        params = self._params(batch, style, draw) | {"time": time}
-        shape = (x.shape[1], time.shape[1], *self.size)
+        shape = (x.shape[3], x.shape[4])
+        params = draw_style(draw, style, shape, self.size, ratio=self.ratio, sigma=self.sigma)
         whole = time.shape[1] == x.shape[2] and self.step == (1, 1) and not picked
-        with torch.autocast(x.device.type, enabled=False):
-            if x.device.type != "cpu":
-                return View(self._apply(x, params, style, whole), role, _recorded(params))
-            step = max(CHUNK_BYTES // (4 * math.prod(shape)), 1)
-            dtype = torch.float32 if x.dtype == torch.uint8 else x.dtype
-            out = torch.empty(len(x), *shape, dtype=dtype)
-            for start in range(0, len(x), step):
-                part = {name: value[start : start + step] for name, value in params.items()}
-                out[start : start + step] = self._apply(x[start : start + step], part, style, whole)
-        return View(out, role, _recorded(params))
-
-    def _params(self, batch: Batch, style: Style, draw: Draw) -> dict[str, Tensor]:
-        """Every random number of one view, ``[B, ...]``; always drawn alike, so that options do not shift
-        others."""
-        height, width = batch.x.shape[3:]
-        box = draw_boxes(draw, (height, width), None, style.scale, self.ratio)
-        strength = torch.tensor(style.jitter[:3], device=box.device)
-        factors = 1 + strength * draw.uniform(3, low=-1.0, high=1.0)
-        sigma = draw.uniform(low=self.sigma[0], high=self.sigma[1]) * (max(self.size) / 224)
-        return {
-            "box": box,
-            "crop": box / torch.tensor([height, width, height, width], device=box.device),
-            "flip": draw.bernoulli(style.flip),
-            "factors": factors.clamp_min(0),
-            "hue": style.jitter[3] * draw.uniform(low=-1.0, high=1.0),
-            "order": draw.permutation(4),
-            "jittered": draw.bernoulli(style.jitter_p if any(style.jitter) else 0.0),
-            "grey": draw.bernoulli(style.grey),
-            "sigma": sigma,
-            "blurred": draw.bernoulli(style.blur),
-            "solarise": draw.bernoulli(style.solarise),
-        }
+        make = partial(self._apply, style=style, whole=whole)
+        made = in_pieces(make, x, params | {"time": time}, (x.shape[1], time.shape[1], *self.size))
+        step = time[:, 1] - time[:, 0] if time.shape[1] > 1 else torch.ones_like(time[:, 0])
+        return View(made, role, {"time": time, "step": step} | recorded(params))
 
     def _apply(self, x: Tensor, p: dict[str, Tensor], style: Style, whole: bool) -> Tensor:
         out = resample_clips(
@@ -220,15 +166,12 @@ class ClipAugment(Views):
 
 @views("clip_and_frames")
 class ClipAndFrames(Views):
-    """A clip, its augmented version, frames out of it, and their augmented version: four views with one
-    sample.
+    """A clip, its augmented version, frames out of it, and their augmented version: four views of a sample.
 
     The views of CrossVideoMAE (arXiv 2502.07811): roles ``clip``, ``clip``, ``frames``, ``frames``, with x
     ``[B, C, T, H, W]`` and ``[B, C, S, H, W]``. ``params["time"]`` says which frames of the batch's window
-    they
-    show: both clips the same ones, both frame views the same S of them. Every view has a crop and a flip of
-        its
-    own; the second of each kind has other colours as well.
+    they show: both clips the same ones, both frame views the same S of them. Every view has a crop and a
+    flip of its own; the second of each kind has other colours as well.
 
     Args:
         spec: of the data.
@@ -287,51 +230,3 @@ def checked_step(step: Sequence[int], frames: int, window: int) -> tuple[int, in
             f"data.window={need}, or lower views.step or data.frames"
         )
     return low, high
-
-
-def _recorded(p: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a view says of itself."""
-    changed = p["jittered"][:, None]
-    factors = torch.where(changed, p["factors"], torch.ones_like(p["factors"]))
-    hue = torch.where(changed, p["hue"][:, None], torch.zeros_like(p["hue"])[:, None])
-    time = p["time"]
-    step = time[:, 1] - time[:, 0] if time.shape[1] > 1 else torch.ones_like(time[:, 0])
-    return {
-        "time": time,
-        "step": step,
-        "crop": p["crop"],
-        "flip": p["flip"],
-        "jitter": torch.cat([factors, hue], dim=1),
-        "grey": p["grey"],
-        "blur": torch.where(p["blurred"], p["sigma"], torch.zeros_like(p["sigma"])),
-        "solarise": p["solarise"],
-    }
-
-
-def _changed(
-    style: Style, own: dict[str, float | None], scale: Sequence[float] | None, strength: float
-) -> Style:
-    given = {name: value for name, value in own.items() if value is not None}
-    for name, value in given.items():
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"views.{name} is a share of the clips and must lie in [0, 1], got {value}")
-    if strength < 0:
-        raise ValueError(f"views.strength must not be negative, got {strength}")
-    jitter = tuple(min(j * strength, 0.5) if i == 3 else j * strength for i, j in enumerate(style.jitter))
-    if scale is not None:
-        low, high = pair(scale, "scale")
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"views.scale must be [low, high] with 0 < low <= high <= 1, got {list(scale)}")
-        given["scale"] = (low, high)  # type: ignore[assignment]
-    return replace(style, jitter=jitter, **given)  # type: ignore[arg-type]
-
-
-def pair(values: Sequence[float], name: str) -> tuple[float, float]:
-    """A checked range.
-
-    Raises:
-        ValueError: not ``0 < low <= high``.
-    """
-    if len(values) != 2 or values[0] > values[1] or values[0] <= 0:
-        raise ValueError(f"views.{name} must be [low, high] with 0 < low <= high, got {list(values)}")
-    return float(values[0]), float(values[1])

@@ -224,7 +224,7 @@ def test_a_view_depends_on_seed_step_and_sample_alone():
 
 
 def test_pieces_of_a_batch_change_nothing(monkeypatch):
-    from ssl_domains.image import views as module
+    from ssl_domains.core.parts import style as module
 
     views, b = ImageAugment(SPEC, "simclr"), batch(10)
     whole = views(b, Draw(0, 0, b.index))[0].x

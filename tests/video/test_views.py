@@ -175,7 +175,7 @@ def test_wrong_options():
     for make, sentence in (
         (lambda: ClipAugment(spec(), "hsv"), "views.family must be one of"),
         (lambda: ClipAugment(spec(4, window=6), step=(1, 3)), "set data.window=10"),
-        (lambda: ClipAugment(spec(), grey=2.0), "share of the clips"),
+        (lambda: ClipAugment(spec(), grey=2.0), "share of the samples"),
         (lambda: ClipAugment(spec(), scale=(0.9, 0.1)), "low <= high"),
         (lambda: ClipOrder(spec(4), gap=1), "set data.window=6"),
         (lambda: ClipOrder(spec(2), parts=3), "no order of 3 parts"),

@@ -31,8 +31,8 @@ def generate(source: str, label: str | None) -> Listing:
 
     Args:
         source: ``generated://clips`` and options: ``clips``, ``frames``, ``size`` (pixels), ``speed`` (most
-            pixels a frame), ``seed``, ``ground`` (0: black, since a coloured ground that stands still tells a
-            video from all others, which is all that comparing clips of one video then learns).
+            pixels a frame), ``seed``, ``ground`` (0: white digits on black, since a colour or a ground that stays
+            tells a video from all others, which is all that comparing clips of one video then learns).
         label: ``direction`` (also for ``auto``), ``digit``, or None.
 
     Raises:
@@ -71,8 +71,8 @@ def moving_digits(
     """(``[n, T, S, S, 3]`` uint8, direction ``[n]``, digit ``[n]``, number of the drawing ``[n]``).
 
     The ground is smooth and of random colour, differs between clips and stands still; noise is on every
-    pixel of every frame. ``ground=0`` leaves the ground black. A digit that leaves on one side comes in on
-    the other.
+    pixel of every frame. ``ground=0``: white on black. A digit that leaves on one side comes in on the
+    other.
     """
     from sklearn.datasets import load_digits
 
@@ -87,7 +87,7 @@ def moving_digits(
     out = np.empty((clips, frames, size, size, 3), dtype=np.uint8)
     for i in range(clips):
         behind = _ground(rng, size) if ground else np.zeros((size, size, 3))
-        colour = rng.uniform(0.6, 1.0, 3)
+        colour = rng.uniform(0.6, 1.0, 3) if ground else np.ones(3)
         canvas = np.zeros((size, size))
         canvas[: ink.shape[1], : ink.shape[2]] = ink[drawn[i]]
         for t in range(frames):

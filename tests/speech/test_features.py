@@ -93,7 +93,7 @@ def test_speed_and_pitch_move_a_tone():
     peak = torch.fft.rfft(fast.values[0, :12800]).abs().argmax() * RATE / 12800
     assert float(peak) == pytest.approx(625, abs=3)
     torch.testing.assert_close(fast.values[1, :-2], tone.values[1, :-2])
-    high = effects.higher(tone, 1.5)
+    high = effects.higher(tone, torch.tensor([1.5, 1.5]), 1.5)
     assert high.lengths.tolist() == tone.lengths.tolist()
     assert float(torch.fft.rfft(high.values[0]).abs().argmax()) == pytest.approx(750, abs=4)
 

@@ -28,9 +28,9 @@ SILENT = 1e-4
 class NoisePool:
     """Stretches of noise recordings, one after another in memory.
 
-    Files that cannot be read are left out and counted in one warning, as in a source; of a manifest or folder
-    with splits only the training part is taken. When there is more than ``seconds``, windows of 10 s are taken
-    evenly over all of it.
+    Files that cannot be read are left out and counted in one warning, as in a source; of a manifest or
+    folder with splits only the training part is taken. When there is more than ``seconds``, windows of 10 s
+    are taken evenly over all of it.
 
     Args:
         place: a folder, a manifest or a recording: whatever ``data.source`` takes.

@@ -140,11 +140,11 @@ def test_mistakes_are_named(kind, tmp_path):
 
 def test_recordings_are_no_rooms_and_options_must_fit(tmp_path):
     soundfile.write(tmp_path / "song.wav", np.ones(RATE * 61) * 0.1, RATE)
-    with pytest.raises(DataError, match="song.wav has 61 s; impulse responses have less than 60 s"):
+    with pytest.raises(DataError, match=r"song\.wav has 61 s; impulse responses have less than 60 s"):
         RoomPool(str(tmp_path), RATE, 600)
-    with pytest.raises(ValueError, match="views.pool"):
+    with pytest.raises(ValueError, match=r"views\.pool"):
         SoundAugment(pool=0)
-    with pytest.raises(ValueError, match="views.noise_from wants views.noise"):
+    with pytest.raises(ValueError, match=r"views\.noise_from wants views\.noise"):
         SoundAugment(noise=None, noise_from="noises")
 
 

@@ -172,11 +172,15 @@ class Wav2Vec2(Method):
     def parts(self, found: Contrast) -> dict[str, Tensor]:
         """Named numbers for the log."""
         size = {} if found.size is None else {"feature_size": found.size.detach()}
-        return found.terms.parts | size | {
-            "contrast": found.terms.total.detach(),
-            "diversity": found.quantised.diversity.detach(),
-            "code_perplexity": found.quantised.perplexity,
-        }
+        return (
+            found.terms.parts
+            | size
+            | {
+                "contrast": found.terms.total.detach(),
+                "diversity": found.quantised.diversity.detach(),
+                "code_perplexity": found.quantised.perplexity,
+            }
+        )
 
     def get_extra_state(self) -> dict[str, Any]:
         """The temperature, which a resumed run goes on with."""

@@ -72,8 +72,8 @@ class Method(nn.Module):
         """Feature caches, clusters, samplers."""
 
     def restarts(self) -> Sequence[int]:
-        """Epochs, without 0, at whose beginning ``before_epoch`` puts fresh weights in: the trainer then forgets
-        the optimizer's state and begins the schedule anew. Default: none."""
+        """Epochs, without 0, at whose beginning ``before_epoch`` puts fresh weights in: the trainer then
+        forgets the optimizer's state and begins the schedule anew. Default: none."""
         return ()
 
     def after_step(self, progress: Progress) -> None:

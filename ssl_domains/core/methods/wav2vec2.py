@@ -68,11 +68,11 @@ class Wav2Vec2(Method):
         distractors: K. Default 100.
         diversity: weight. Default 0.1.
         context_layer: after how many blocks the context is taken; None: the encoder's output.
-        penalty: weight of the mean square of the convolutions' output (the paper's section 4.2, "L2 penalty to
-            the activations of the final layer of the feature encoder"). Default 0, as in the authors'
-            configuration of large models, whose convolutions have layer norms (as ``speech_wav2vec2`` by
-            default); in that of the base model it is 10 (fairseq, ``wav2vec2_base_librispeech.yaml``), with
-            ``encoder.config: {feat_extract_norm: group}`` and ``encoder.conv_gradient: 0.1``.
+        penalty: weight of the mean square of the convolutions' output (section 4.2: an L2 penalty on the last
+            layer of the feature encoder). Default 0, as in the authors' configuration of large models, whose
+            convolutions have layer norms (as ``speech_wav2vec2`` by default); in that of the base model it is
+            10 (fairseq, ``wav2vec2_base_librispeech.yaml``), with ``encoder.config: {feat_extract_norm:
+            group}`` and ``encoder.conv_gradient: 0.1``.
 
     Raises:
         ValueError: the encoder drops hidden tokens or has no convolutions to penalise, or options out of

@@ -77,9 +77,9 @@ class ClusterTargets(TokenTargets):
         rows: training samples that clusters are fitted on, evenly spaced.
         frames: at most so many of their tokens, drawn at random.
         batch_size: samples at a time while fitting.
-        restart: a round begins with the weights that the encoder was built with (those of ``encoder.weights``
-            where given, random ones otherwise, also after ``init_from``). False: it goes on with the encoder as
-            it is. Default True, as in the paper.
+        restart: a round begins with the weights that the encoder was built with (``encoder.weights`` where
+            given, random ones otherwise, also after ``init_from``). False: it goes on with the encoder as it
+            is. Default True, as in the paper.
 
     Raises:
         ValueError: rounds out of order, or unknown keys.

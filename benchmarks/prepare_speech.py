@@ -5,9 +5,9 @@
 ``speech_russian.csv``: festvox-ru, one speaker; phones with times lie in label files beside the recordings.
 ``speech_fillets.csv``: lines of the game Fish Fillets in Czech and Dutch; who speaks is told from the names.
 ``speech_librivox.csv``: ten English recordings with transcripts.
-``speech_superb.csv``: what all of SUPERB's kinds of tasks need in one table: Russian sentences with their text
-(recognition, phones, ABX), frequent words cut out of them with the word as label (keyword spotting; where a word
-is, is told by laying its letters along the labelled phones), and the fishes' lines with their speaker
+``speech_superb.csv``: what all of SUPERB's kinds of tasks need in one table: Russian sentences with their
+text (recognition, phones, ABX), frequent words cut out of them with the word as label (keyword spotting; where
+a word is, is told by laying its letters along the labelled phones), and the fishes' lines with their speaker
 (identification, verification).
 """
 
@@ -25,9 +25,11 @@ import numpy as np
 
 VOICE = "usr/share/festival/voices/russian/msu_ru_nsh_clunits"
 VOWELS = "аеёиоуыэюя"
-KINDS = [("б", "b"), ("бп", "p"), ("в", "v"), ("вф", "f"), ("д", "d"), ("дт", "t"), ("г", "g"), ("гк", "k"),
-         ("гх", "h"), ("вг", "v"), ("з", "z"), ("зс", "s"), ("ж", "zh"), ("жш", "sh"), ("ц", "c"), ("ч", "ch"),
-         ("щ", "sch"), ("й", "j"), ("л", "l"), ("м", "m"), ("н", "n"), ("р", "r")]  # fmt: skip
+KINDS = [
+    ("б", "b"), ("бп", "p"), ("в", "v"), ("вф", "f"), ("д", "d"), ("дт", "t"), ("г", "g"), ("гк", "k"),
+    ("гх", "h"), ("вг", "v"), ("з", "z"), ("зс", "s"), ("ж", "zh"), ("жш", "sh"), ("ц", "c"), ("ч", "ch"),
+    ("щ", "sch"), ("й", "j"), ("л", "l"), ("м", "m"), ("н", "n"), ("р", "r"),
+]  # fmt: skip
 """Letters that a phone (soft ones have it twice) may stand for."""
 LEAST, SHORTEST = 20, 3
 """A keyword occurs so often, and has so many letters."""
@@ -62,8 +64,8 @@ def unlike(letter: str, phone: str) -> float:
 
 
 def laid_along(words: list[str], phones: list[str]) -> list[tuple[int, int, float]]:
-    """First and last phone of each word, and its share of letters that do not fit: the cheapest alignment, in which
-    letters are silent and phones inserted (a glide before a vowel is almost free) at a cost."""
+    """First and last phone of each word, and its share of letters that do not fit: the cheapest alignment, in
+    which letters are silent and phones inserted (a glide before a vowel is almost free) at a cost."""
     letters = [(i, letter) for i, word in enumerate(words) for letter in word if letter not in "ьъ"]
     added = [0.2 if phone == "j" else 0.7 for phone in phones]
     cost = np.full((len(letters) + 1, len(phones) + 1), np.inf)

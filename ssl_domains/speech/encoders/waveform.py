@@ -59,7 +59,8 @@ class SpeechWav2Vec2(SpeechEncoder):
     transformers, so that weights trained elsewhere load.
 
     ``extra["local"]`` is the convolutions' output after layer norm, on which the mask is laid after its
-    linear layer; ``extra["convolved"]`` is that output before the norm. Dropout of whole layers is off, since probes and tapped layers want all of them.
+    linear layer; ``extra["convolved"]`` is that output before the norm. Dropout of whole layers is off, since
+    probes and tapped layers want all of them.
 
     Args:
         spec: the data.
@@ -73,8 +74,8 @@ class SpeechWav2Vec2(SpeechEncoder):
             ``mfcc`` (13 with two differences, 39 in all, as HuBERT) or ``logmel`` (80).
         normalise: waveform to mean 0 and deviation 1 over the recording, as the large models want. Default
             True.
-        conv_gradient: factor on the gradient that goes into the convolutions. Default 1, as the authors' large
-            models; 0.1 in their base model.
+        conv_gradient: factor on the gradient that goes into the convolutions. Default 1, as the authors'
+            large models; 0.1 in their base model.
 
     Raises:
         ValueError: an unknown family, size or field.

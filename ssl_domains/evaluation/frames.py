@@ -13,7 +13,14 @@ from ssl_domains.core.registry import register
 from ssl_domains.evaluation.data import LabelledRows
 from ssl_domains.evaluation.probes import _positive
 from ssl_domains.evaluation.protocols import Features, ProtocolProbe, Score, plain
-from ssl_domains.evaluation.token_states import Featurizer, Reader, has_states, split_rows
+from ssl_domains.evaluation.token_states import (
+    Featurizer,
+    Reader,
+    check_layer,
+    has_states,
+    picked,
+    split_rows,
+)
 
 
 def with_segments(source: Source) -> np.ndarray:
@@ -89,8 +96,6 @@ class FrameProbe(_SegmentProbe):
         max_rows: int = 2_000,
         train_rows: int | None = None,
     ) -> None:
-        if isinstance(layer, str) and layer != "weighted":
-            raise ValueError(f"layer must be weighted or a number, got {layer!r}")
         for name, value in (
             ("lr", lr),
             ("epochs", epochs),
@@ -100,7 +105,8 @@ class FrameProbe(_SegmentProbe):
             _positive(name, value)
         if context < 0 or hidden < 0:
             raise ValueError("context and hidden cannot be negative")
-        self.layer, self.context, self.hidden, self.lr, self.epochs = layer, context, hidden, lr, epochs
+        self.layer, self.context, self.hidden = check_layer(layer), context, hidden
+        self.lr, self.epochs = lr, epochs
         if train_rows is not None:
             _positive("train_rows", train_rows)
         self.max_frames, self.max_rows, self.train_rows = max_frames, max_rows, train_rows
@@ -119,7 +125,7 @@ class FrameProbe(_SegmentProbe):
         share = max(self.max_frames // max(len(rows), 1), 1)
         for states in reader.read(rows):
             times = reader.times(states.layers.shape[2])
-            layers = states.layers if isinstance(self.layer, str) else states.layers[:, [self.layer]]
+            layers = states.layers if reader.encoder is None else picked(states.layers, self.layer)
             for i, at in enumerate(states.at):
                 n = int(states.lengths[i])
                 label = frame_labels(reader.source, int(rows[at]), times[:n])
@@ -219,9 +225,10 @@ class ABXProbe(_SegmentProbe):
         groups, pieces, kinds, who = getattr(source, "groups", None), [], [], []
         for states in reader.read(rows):
             times = reader.times(states.layers.shape[2])
+            layers = states.layers[:, -1:] if reader.encoder is None else picked(states.layers, self.layer)
             for i, at in enumerate(states.at):
                 row, n = int(rows[at]), int(states.lengths[i])
-                z = nn.functional.normalize(states.layers[i, self.layer, :n], dim=1)
+                z = nn.functional.normalize(layers[i, 0, :n], dim=1)
                 for start, end, kind in zip(*source.segments(row), strict=True):
                     inside = np.flatnonzero((times[:n] >= start) & (times[:n] < end))
                     if len(inside) < self.shortest:

@@ -14,7 +14,7 @@ from ssl_domains.core.interfaces import Source
 from ssl_domains.core.registry import register
 from ssl_domains.evaluation.data import LabelledRows
 from ssl_domains.evaluation.protocols import Features, Score, plain
-from ssl_domains.evaluation.superb import Batches, _Trained
+from ssl_domains.evaluation.superb import _Trained
 from ssl_domains.evaluation.token_states import Featurizer, Reader, has_states, split_rows
 
 
@@ -86,6 +86,7 @@ class RecognitionProbe(_Trained):
         normalise: as of ``superb_utterance``.
         max_rows: of a split.
         patience: epochs without a better validation error rate.
+        layer: as of ``superb_utterance``.
     """
 
     def __init__(
@@ -98,8 +99,9 @@ class RecognitionProbe(_Trained):
         normalise: bool = True,
         max_rows: int = 5_000,
         patience: int = 10,
+        layer: str | int = "weighted",
     ) -> None:
-        super().__init__(lr, epochs, width, normalise, max_rows, patience)
+        super().__init__(lr, epochs, width, normalise, max_rows, patience, layer)
         if units not in ("characters", "phones"):
             raise ValueError(f"units must be characters or phones, got {units!r}")
         self.units, self.lstm = units, lstm
@@ -134,7 +136,7 @@ class RecognitionProbe(_Trained):
         targets = self._targets(source)
         names = source.spec.symbols if self.units == "characters" else source.segment_names
         rows = split_rows(source, np.array(sorted(targets)), self.max_rows)
-        parts = {name: Batches(reader, found) for name, found in rows.items()}
+        parts = self.parts_of(reader, rows)
         _, states, _ = next(iter(parts["valid"]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

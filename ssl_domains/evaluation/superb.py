@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,15 +14,17 @@ from torch.nn import functional as F
 from ssl_domains.core.interfaces import Source
 from ssl_domains.core.registry import register
 from ssl_domains.evaluation import metrics
-from ssl_domains.evaluation.data import LabelledRows, Prediction
+from ssl_domains.evaluation.data import LabelledRows, Prediction, labelled_rows
 from ssl_domains.evaluation.probes import _positive
 from ssl_domains.evaluation.protocols import Features, ProtocolProbe, Score, plain
 from ssl_domains.evaluation.token_states import (
     Featurizer,
     Reader,
     States,
+    check_layer,
     has_states,
     mean_tokens,
+    picked,
     split_rows,
 )
 
@@ -36,10 +38,12 @@ class Batches:
     Args:
         reader: gives them.
         rows: ``[n]``.
+        layer: ``weighted``: all layers, or the number of one; plain frames are one layer in any case.
     """
 
-    def __init__(self, reader: Reader, rows: np.ndarray) -> None:
+    def __init__(self, reader: Reader, rows: np.ndarray, layer: str | int = "weighted") -> None:
         self.reader, self.rows = reader, rows
+        self.layer = "weighted" if reader.encoder is None else layer
         self._kept: list[States] | None = []
 
     def __iter__(self) -> Any:
@@ -51,10 +55,11 @@ class Batches:
             return
         size, kept = 0, []
         for states in self.reader.read(self.rows):
-            size += 2 * states.layers.numel()
+            layers = picked(states.layers, self.layer)
+            size += 2 * layers.numel()
             if size <= KEPT:
-                kept.append(States(states.at, states.layers.half(), states.lengths))
-            yield self.rows[states.at], states.layers, states.lengths
+                kept.append(States(states.at, layers.half(), states.lengths))
+            yield self.rows[states.at], layers, states.lengths
         if size <= KEPT:
             self._kept = kept
 
@@ -66,12 +71,23 @@ class _Trained(ProtocolProbe):
     draws = "initialisations of the head"
 
     def __init__(
-        self, lr: float, epochs: int, width: int, normalise: bool, max_rows: int, patience: int
+        self,
+        lr: float,
+        epochs: int,
+        width: int,
+        normalise: bool,
+        max_rows: int,
+        patience: int,
+        layer: str | int,
     ) -> None:
         for name, value in (("lr", lr), ("epochs", epochs), ("width", width), ("patience", patience)):
             _positive(name, value)
         self.lr, self.epochs, self.width, self.normalise = lr, epochs, width, normalise
-        self.max_rows, self.patience = max_rows, patience
+        self.max_rows, self.patience, self.layer = max_rows, patience, check_layer(layer)
+
+    def parts_of(self, reader: Reader, rows: dict[str, np.ndarray]) -> dict[str, Batches]:
+        """The states of each split."""
+        return {name: Batches(reader, found, self.layer) for name, found in rows.items()}
 
     def fit(
         self,
@@ -123,6 +139,7 @@ class UtteranceProbe(_Trained):
     """Classes of utterances (keyword, speaker, intent, emotion) from a frozen encoder, in SUPERB's manner.
 
     Args:
+        of: ``label``: the data's own classes; ``speaker``: who speaks (SUPERB's SID), whatever the label is.
         lr: of Adam; the one value that SUPERB tunes. Default 1e-3.
         epochs: at most.
         width: of the projection. Default 256 (SUPERB).
@@ -130,41 +147,65 @@ class UtteranceProbe(_Trained):
             of very different size; SUPERB's default is False.
         max_rows: of a split.
         patience: epochs without a better validation accuracy.
+        layer: ``weighted`` sum of all, or the number of one (-1: the last).
     """
 
     main = "accuracy"
 
     def __init__(
         self,
+        of: Literal["label", "speaker"] = "label",
         lr: float = 1e-3,
         epochs: int = 50,
         width: int = 256,
         normalise: bool = True,
         max_rows: int = 50_000,
         patience: int = 10,
+        layer: str | int = "weighted",
     ) -> None:
-        super().__init__(lr, epochs, width, normalise, max_rows, patience)
+        super().__init__(lr, epochs, width, normalise, max_rows, patience, layer)
+        if of not in ("label", "speaker"):
+            raise ValueError(f"of must be label or speaker, got {of!r}")
+        self.of = of
 
     def why_not(self, source: Source, labelled: LabelledRows | None) -> str:
         if has_states(source):
             return has_states(source)
+        if self.of == "speaker":
+            found = self._speakers(source)
+            return found if isinstance(found, str) else ""
         if labelled is None or labelled.task != "classification":
             return "SUPERB's utterance probe needs classes (data.label)."
         return ""
 
+    def _speakers(self, source: Source) -> LabelledRows | str:
+        """The rows whose speaker is known, as classes; or why there are none. Speakers who are not in the
+        training part cannot be named and are left out."""
+        groups = getattr(source, "groups", None)
+        if groups is None:
+            return "Speaker identification needs speakers (data.speaker)."
+        groups = np.asarray(groups)
+        rows = split_rows(source, np.flatnonzero(groups >= 0), self.max_rows)
+        known = np.unique(groups[rows["train"]])
+        rows = {name: np.sort(found[np.isin(groups[found], known)]) for name, found in rows.items()}
+        if len(known) < 2 or not all(map(len, rows.values())):
+            return "Speaker identification needs two speakers that are in all splits (data.group=file)."
+        return LabelledRows(rows, groups, "classification", int(groups.max()) + 1, [])
+
+    def _labelled(self, source: Source) -> LabelledRows:
+        found = self._speakers(source) if self.of == "speaker" else labelled_rows(source, self.max_rows)
+        assert not isinstance(found, str), found
+        return found
+
     def measure(self, features: Features, seed: int) -> list[Score]:
-        assert features.labelled is not None
-        return self._score(Reader.of(features), features.labelled, seed)
+        return self._score(Reader.of(features), self._labelled(features.source), seed)
 
     def baselines(self, source: Source) -> dict[str, list[Score]]:
         """The same head on the source's plain frames."""
-        from ssl_domains.evaluation.data import labelled_rows
-
-        labelled = labelled_rows(source, self.max_rows)
-        return {} if isinstance(labelled, str) else {"raw": self._score(Reader(source, None), labelled, 0)}
+        return {"raw": self._score(Reader(source, None), self._labelled(source), 0)}
 
     def _score(self, reader: Reader, labelled: LabelledRows, seed: int) -> list[Score]:
-        parts = {name: Batches(reader, rows[: self.max_rows]) for name, rows in labelled.rows.items()}
+        parts = self.parts_of(reader, labelled.rows)
         labels = torch.from_numpy(np.asarray(labelled.labels, dtype=np.int64))
         _, states, _ = next(iter(parts["valid"]))
         with torch.random.fork_rng(devices=[]):
@@ -230,6 +271,7 @@ class SpeakerVerification(_Trained):
         normalise: as of ``superb_utterance``.
         max_rows: of a split.
         patience: epochs without a better error rate on the validation part.
+        layer: with ``train``, as of ``superb_utterance``.
     """
 
     main = "equal_error_rate"
@@ -244,8 +286,9 @@ class SpeakerVerification(_Trained):
         normalise: bool = True,
         max_rows: int = 20_000,
         patience: int = 10,
+        layer: str | int = "weighted",
     ) -> None:
-        super().__init__(lr, epochs, width, normalise, max_rows, patience)
+        super().__init__(lr, epochs, width, normalise, max_rows, patience, layer)
         _positive("trials", trials)
         self.train, self.trials = train, trials
         self.draws = "draws of trials and initialisations" if train else "draws of trials"  # type: ignore[misc]
@@ -278,6 +321,15 @@ class SpeakerVerification(_Trained):
             z = {name: features.at(found) - mean for name, found in rows.items()}
         return plain({"equal_error_rate": self._rate(z["test"], groups[rows["test"]], seed)})
 
+    def baselines(self, source: Source) -> dict[str, list[Score]]:
+        """With ``train``, the same network on the source's plain frames."""
+        if not self.train:
+            return {}
+        groups = np.asarray(source.groups)  # type: ignore[attr-defined]
+        rows = split_rows(source, np.flatnonzero(groups >= 0), self.max_rows)
+        z = self._trained(Reader(source, None), rows, groups, 0)
+        return {"raw": plain({"equal_error_rate": self._rate(z["test"], groups[rows["test"]], 0)})}
+
     def _rate(self, z: np.ndarray, who: np.ndarray, seed: int) -> float:
         """EER over random pairs, half of them of one speaker where there are so many."""
         first, second = np.triu_indices(len(z), 1) if len(z) <= 1500 else _some_pairs(len(z), seed)
@@ -294,7 +346,7 @@ class SpeakerVerification(_Trained):
         known, code = np.unique(groups[rows["train"]], return_inverse=True)
         number = np.zeros(int(groups.max()) + 1, dtype=np.int64)
         number[groups[rows["train"]]] = code
-        parts = {name: Batches(reader, found) for name, found in rows.items()}
+        parts = self.parts_of(reader, rows)
         _, states, _ = next(iter(parts["valid"]))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssl_domains.core.errors import UserError
 from ssl_domains.core.interfaces import Encoder, Source
 from ssl_domains.evaluation.embeddings import frozen, to_device
 from ssl_domains.evaluation.protocols import Features
@@ -97,6 +98,33 @@ class Featurizer(nn.Module):
         if self.normalise:
             states = nn.functional.layer_norm(states, states.shape[-1:])
         return torch.einsum("bl...,l->b...", states, self.weights.softmax(dim=0))
+
+
+def picked(layers: Tensor, layer: str | int) -> Tensor:
+    """``[B, L, N, D]`` all layers (``weighted``), or ``[B, 1, N, D]`` one of them by its number.
+
+    Raises:
+        UserError: there is no such layer.
+    """
+    if isinstance(layer, str):
+        return layers
+    count = layers.shape[1]
+    if not -count <= layer < count:
+        raise UserError(
+            f"layer {layer}: the encoder gives {count} (0 is the input of the first block, -1 the last)"
+        )
+    return layers[:, [layer]]
+
+
+def check_layer(layer: str | int) -> str | int:
+    """``weighted`` or a number.
+
+    Raises:
+        ValueError: another word.
+    """
+    if isinstance(layer, str) and layer != "weighted":
+        raise ValueError(f"layer must be weighted or a number, got {layer!r}")
+    return layer
 
 
 def mean_tokens(values: Tensor, lengths: Tensor) -> Tensor:

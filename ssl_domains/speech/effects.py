@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ssl_domains.core.random import Draw
 from ssl_domains.speech.sound import Sound, real
-from ssl_domains.speech.torchaudio_guard import load_torchaudio
 
 
 def cropped(x: Sound, start: Tensor, length: Tensor, longest: int) -> Sound:
@@ -46,19 +47,47 @@ def cubic(values: Tensor, at: Tensor) -> Tensor:
     )  # fmt: skip
 
 
-def higher(x: Sound, factor: float) -> Sound:
-    """Pitch times ``factor`` at the same length: a phase vocoder, then resampling. One factor for the
-    batch, as the vocoder has one rate."""
+def higher(x: Sound, factor: Tensor, highest: float) -> Sound:
+    """Pitch times ``factor [B]`` at the same length: a phase vocoder makes each row ``factor`` times as long,
+    and resampling takes it back.
+
+    Args:
+        x: the recordings.
+        factor: ``[B]``, at most ``highest``.
+        highest: so much is computed of each row, whatever the factors are (no look at them on the host).
+    """
     n_fft, hop = 512, 128
     window = torch.hann_window(n_fft, device=x.values.device)
     spectrum = torch.stft(x.values, n_fft, hop, window=window, return_complex=True, pad_mode="constant")
-    advance = torch.linspace(0, torch.pi * hop, spectrum.shape[1], device=window.device)[:, None]
-    slow = load_torchaudio().functional.phase_vocoder(spectrum, 1.0 / factor, advance)
-    longer = torch.istft(slow, n_fft, hop, window=window)
+    longer = torch.istft(slower(spectrum, factor, highest), n_fft, hop, window=window)
     n = x.values.shape[1]
-    step = torch.arange(n, device=window.device, dtype=torch.float64) * factor
-    values = cubic(longer, step.expand(len(longer), n))
+    step = torch.arange(n, device=window.device, dtype=torch.float64)
+    values = cubic(longer, step * factor[:, None].double())
     return x.with_values(values.masked_fill(~real(n, x.lengths), 0.0))
+
+
+def slower(spectrum: Tensor, factor: Tensor, highest: float) -> Tensor:
+    """A phase vocoder (Flanagan & Golden, 1966) with a factor for each row: magnitudes between two frames on
+    the line, phases that advance as they do there.
+
+    Args:
+        spectrum: ``[B, F, N]`` complex.
+        factor: ``[B]`` by which each row gets longer, at most ``highest``.
+        highest: the result has ``ceil(N * highest)`` frames; those beyond a row's own end are silent.
+    """
+    bands, n = spectrum.shape[1:]
+    step = torch.arange(math.ceil(n * highest), device=spectrum.device, dtype=torch.float64)
+    time = step / factor[:, None].double()  # [B, M]
+    whole = time.long().clamp_max(n)
+    share = (time - whole).to(spectrum.real.dtype)[:, None]
+    padded = torch.nn.functional.pad(spectrum, (0, 2))
+    index = whole[:, None].expand(-1, bands, -1)
+    before, after = torch.gather(padded, 2, index), torch.gather(padded, 2, index + 1)
+    # Frames are as far apart as before, so only what a phase gains modulo one turn matters.
+    gained = after.angle() - before.angle()
+    gained = gained - 2 * torch.pi * (gained / (2 * torch.pi)).round()
+    phase = torch.cat([spectrum[:, :, :1].angle(), gained[:, :, :-1]], dim=2).cumsum(dim=2)
+    return torch.polar(before.abs().lerp(after.abs(), share.clamp(0, 1)), phase)
 
 
 def coloured_noise(like: Tensor, rate: int, draw: Draw) -> Tensor:
@@ -103,8 +132,17 @@ def in_room(x: Sound, seconds: Tensor, longest: float, direct: Tensor, rate: int
     tail[:, 0] = 0.0
     tail = tail / tail.square().sum(dim=1, keepdim=True).sqrt() * 10 ** (-direct[:, None] / 20)
     tail[:, 0] = 1.0
-    n = x.values.shape[1] + taps
-    wet = torch.fft.irfft(torch.fft.rfft(x.values, n) * torch.fft.rfft(tail, n), n)[:, : x.values.shape[1]]
+    return convolved(x, tail)
+
+
+def convolved(x: Sound, response: Tensor) -> Sound:
+    """The recordings through impulse responses ``[B, K]`` that begin with the direct sound, all at once by
+    FFT; as long and as loud as before."""
+    from scipy.fft import next_fast_len
+
+    n = x.values.shape[1]
+    size = next_fast_len(n + response.shape[1], real=True)
+    wet = torch.fft.irfft(torch.fft.rfft(x.values, size) * torch.fft.rfft(response, size), size)[:, :n]
+    wet = wet.masked_fill(~real(n, x.lengths), 0.0)
     before, after = (v.square().sum(dim=1, keepdim=True) for v in (x.values, wet))
-    wet = wet * (before / after.clamp_min(1e-10)).sqrt()
-    return x.with_values(wet.masked_fill(~real(wet.shape[1], x.lengths), 0.0))
+    return x.with_values(wet * (before / after.clamp_min(1e-10)).sqrt())

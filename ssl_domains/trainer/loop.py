@@ -25,6 +25,7 @@ from ssl_domains.core.interfaces import Encoder, Source, pretrain_rows
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.random import Draw
 from ssl_domains.core.samplers import Sampler
+from ssl_domains.core.schedules import Rounds
 from ssl_domains.trainer import saving, setup
 from ssl_domains.trainer.beside import Beside
 from ssl_domains.trainer.config import Budget, TrainConfig
@@ -98,8 +99,13 @@ class Trainer:
             shuffle=self.budget.batch_size + config.accumulate * world_size() <= len(rows), sampler=sampler,
         )  # fmt: skip
         self.optimizer_config = optimizer or AdamW()
+        total, each = self.budget.total_steps, self.budget.steps_per_epoch
+        self.starts = [0, *(epoch * each for epoch in method.restarts() if 0 < epoch * each < total)]
         makes = schedule is not None and not hasattr(schedule, "apply")
-        self.schedule = schedule(total_steps=self.budget.total_steps) if makes else schedule
+        if makes and len(self.starts) > 1:
+            self.schedule: Any = Rounds(schedule, self.starts, total)
+        else:
+            self.schedule = schedule(total_steps=total) if makes else schedule
         self.step, self._ready = 0, False
         self._wanted, self._trackers = progress, trackers
         self._beside = Beside()
@@ -127,6 +133,9 @@ class Trainer:
                 epoch, number = self.order.position(self.step)
                 if number == 0:
                     method.before_epoch(self.source, epoch)
+                    if self.step in self.starts[1:]:  # moments of weights that are gone
+                        for optimizer in self.optimizers.values():
+                            optimizer.state.clear()
 
                 micro_batches = self.fetch(stream)
 

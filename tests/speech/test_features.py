@@ -93,7 +93,7 @@ def test_speed_and_pitch_move_a_tone():
     peak = torch.fft.rfft(fast.values[0, :12800]).abs().argmax() * RATE / 12800
     assert float(peak) == pytest.approx(625, abs=3)
     torch.testing.assert_close(fast.values[1, :-2], tone.values[1, :-2])
-    high = effects.higher(tone, 1.5)
+    high = effects.higher(tone, torch.tensor([1.5, 1.5]), 1.5)
     assert high.lengths.tolist() == tone.lengths.tolist()
     assert float(torch.fft.rfft(high.values[0]).abs().argmax()) == pytest.approx(750, abs=4)
 
@@ -211,3 +211,34 @@ def test_a_mixture_is_as_long_as_the_longer(make, short_and_long):
     found = encoder.encode_mixture(batch.x, batch.x, torch.tensor([2, 0, 1]), 0.5)
     lengths = (~found.tokens.padding).sum(dim=1)
     assert torch.equal(lengths, encoder.token_lengths(torch.tensor([20000, 12345, 20000])))
+
+
+def test_the_size_of_the_convolutions_output_is_penalised(make, short_and_long):
+    """fairseq's ``features_pen``: the mean square before the norm, here of real frames alone."""
+    nce = registry.get("objective", "info_nce")(in_batch=False, temperature=0.1)
+    small = {"groups": 1, "codes": 8, "code_width": 8, "width": 8, "distractors": 5}
+    batch = Batch(short_and_long[0], torch.arange(3))
+    losses = []
+    for penalty in (0.0, 10.0):
+        encoder = make("wav2vec2-group")
+        torch.manual_seed(0)
+        mask = registry.get("mask", "span")()
+        method = registry.get("method", "wav2vec2")(encoder, nce, mask, penalty=penalty, **small).eval()
+        losses.append(method(batch, Draw(0, 0, batch.index)))
+    size = torch.cat([encoder(x).extra["convolved"].values[0].square() for x in short_and_long[1]]).mean()
+    torch.testing.assert_close(losses[1].loss - losses[0].loss, 10 * size, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(losses[1].parts["feature_size"], size.detach())
+    with pytest.raises(ValueError, match=r"method\.penalty wants an encoder with convolutions"):
+        registry.get("method", "wav2vec2")(make("transformer"), nce, mask, penalty=10.0)
+
+
+def test_the_gradient_into_the_convolutions_is_scaled(make, short_and_long):
+    found = []
+    for factor in (1.0, 0.1):
+        encoder = make("wav2vec2", conv_gradient=factor)
+        encoder(short_and_long[0]).pooled.square().sum().backward()
+        inner = encoder.model.feature_extractor.conv_layers[0].conv.weight.grad
+        found.append((inner, encoder.model.feature_projection.projection.weight.grad))
+    assert found[0][0].any()
+    torch.testing.assert_close(found[1][0], 0.1 * found[0][0])
+    torch.testing.assert_close(found[1][1], found[0][1])

@@ -20,6 +20,13 @@ METHODS = {
     "spans": ("transformer-stack", "masked_reconstruction", {}, ("masked_l1", {}), ("span", {})),
     "data2vec": ("conformer", "data2vec", {"target_layers": 2}, ("masked_smooth_l1", {}), ("span", {})),
     "wav2vec2": ("wav2vec2", "wav2vec2", {"codes": 8, "code_width": 8, "diversity": 0.0}, NCE, ("span", {})),
+    "wav2vec2-penalty": (
+        "wav2vec2-group",
+        "wav2vec2",
+        {"codes": 8, "code_width": 8, "diversity": 0.0, "penalty": 10.0},
+        NCE,
+        ("span", {}),
+    ),
     "w2v_bert": (
         "conformer",
         "w2v_bert",

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_domains.core import registry
+from ssl_domains.core.errors import RecipeError, UserError
 from ssl_domains.evaluation.evaluate import evaluate_encoder
 from ssl_domains.evaluation.frames import dtw, frame_labels
 from ssl_domains.evaluation.probes import build_probe
 from ssl_domains.evaluation.recognition import CTCHead, edits, error_rate, greedy
-from ssl_domains.evaluation.superb import UtteranceHead, XVector, equal_error_rate
+from ssl_domains.evaluation.superb import Batches, UtteranceHead, XVector, equal_error_rate
 from ssl_domains.evaluation.token_states import Featurizer, Reader, States
 
 
@@ -125,6 +126,7 @@ def test_protocols_run_on_an_encoder(source, make):
         encoder, source, seeds=1, batch_size=8,
         probes=[
             {"superb_utterance": {"epochs": 2}}, "speaker_verification",
+            {"superb_utterance": {"epochs": 1, "layer": 0, "of": "speaker"}},
             {"speaker_verification": {"train": True, "epochs": 2}}, {"recognition": {"epochs": 1}},
             {"recognition": {"units": "phones", "epochs": 1, "lstm": 1}},
             {"frames": {"epochs": 1, "context": 1, "hidden": 8, "layer": -1, "max_frames": 500}},
@@ -135,6 +137,7 @@ def test_protocols_run_on_an_encoder(source, make):
     wanted = ["accuracy", "equal_error_rate", "character_error_rate", "word_error_rate", "phone_error_rate"]
     for metric in (*wanted, "frame_accuracy", "abx_error"):
         assert ("pretrained", metric) in names, found.notes
+    assert any("two speakers that are in all splits" in note for note in found.notes)  # they stay whole here
     for metric in ("frame_accuracy", "abx_error", "phone_error_rate"):
         assert ("raw", metric) in names
     assert all(np.isfinite(row.mean) for row in found.rows)
@@ -142,6 +145,31 @@ def test_protocols_run_on_an_encoder(source, make):
     assert all(p.grad is None for p in encoder.parameters())
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_speakers_are_told_apart_where_they_are_in_all_splits(make):
+    """Speakers as classes, though the label is another thing; with a layer of one's own choice."""
+    source = registry.load_domain("speech")().open(
+        source="generated://speech?utterances=40&speakers=3", valid=0.2, test=0.3, group="file"
+    )
+    probe = build_probe({"superb_utterance": {"of": "speaker", "epochs": 12, "lr": 0.01, "width": 32}})
+    assert probe.why_not(source, None) == ""
+    names = {score.metric: score.value for score in probe.baselines(source)["raw"]}
+    assert names["accuracy"] > 0.6  # three voices
+    with pytest.raises(RecipeError, match="of must be label or speaker"):
+        build_probe({"superb_utterance": {"of": "mood"}})
+
+
+def test_one_layer_is_taken_by_its_number(source, make):
+    encoder = make("transformer")
+    rows = np.arange(3)
+    (whole,) = Reader(source, encoder).read(rows)
+    for layer in (0, 2, -1):
+        ((_, states, _),) = Batches(Reader(source, encoder), rows, layer)
+        assert torch.equal(states, whole.layers[:, [layer]])
+    with pytest.raises(UserError, match="layer 3: the encoder gives 3"):
+        list(Batches(Reader(source, encoder), rows, 3))
+    assert [b[1].shape[1] for b in Batches(Reader(source, None), rows, 2)] == [1]  # plain frames have one
 
 
 def test_reasons_why_a_protocol_cannot_run(source):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -70,6 +70,11 @@ class Method(nn.Module):
 
     def before_epoch(self, source: Source, epoch: int) -> None:
         """Feature caches, clusters, samplers."""
+
+    def restarts(self) -> Sequence[int]:
+        """Epochs, without 0, at whose beginning ``before_epoch`` puts fresh weights in: the trainer then
+        forgets the optimizer's state and begins the schedule anew. Default: none."""
+        return ()
 
     def after_step(self, progress: Progress) -> None:
         """After the optimizer step: EMA, queue, ramps. Default: the objective's own (centers)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -108,6 +108,9 @@ class MaskedPrediction(Method):
 
     def before_epoch(self, source: Source, epoch: int) -> None:
         self.targets.before_epoch(source, self.encoder, epoch)
+
+    def restarts(self) -> Sequence[int]:
+        return self.targets.restarts()
 
     def forward(self, batch: Batch, draw: Draw) -> Output:
         seen = clean = batch.x

@@ -45,7 +45,7 @@ class W2VBERT(Wav2Vec2):
         temperature: of the Gumbel softmax: start, end, factor a step.
         beta: weight of the contrastive part. Default 1.
         gamma: weight of the prediction. Default 1.
-        options: ``distractors`` and ``diversity``, as of ``wav2vec2``.
+        options: ``distractors``, ``diversity`` and ``penalty``, as of ``wav2vec2``.
 
     Raises:
         ValueError: weights that are negative, or both 0.
@@ -81,7 +81,7 @@ class W2VBERT(Wav2Vec2):
         mask = self.masker(self.encoder.layout(batch.x), draw.fork("mask"))
         encoded = self.encoder(batch.x, mask, layers=True)
         found = self.contrast(encoded, mask, batch, draw)
-        lower = found.terms.total + self.diversity * found.quantised.diversity
+        lower = self.total(found)
         upper, accuracy = self.prediction(encoded.tokens.select(mask), found.quantised.ids)
         parts = self.parts(found) | {"prediction": upper.detach(), "code_accuracy": accuracy}
         seen = stages(encoded, projector=found.context, codes=found.target)

@@ -14,6 +14,7 @@ from ssl_domains.core.interfaces import Encoder, Masker, Views
 from ssl_domains.core.methods._common import seen_through, stages
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.objectives.base import Objective, Terms
+from ssl_domains.core.objectives.numerics import global_mean
 from ssl_domains.core.parts.distractors import in_sample, token_draw
 from ssl_domains.core.parts.quantiser import GumbelQuantiser, Quantised
 from ssl_domains.core.random import Draw
@@ -33,12 +34,14 @@ def local_width(encoder: Encoder) -> int:
 
 
 class Contrast(NamedTuple):
-    """Attributes: the contrastive terms, the quantiser's output, and what it compares."""
+    """Attributes: the contrastive terms, the quantiser's output, what it compares, and the mean square of the
+    convolutions' output (None: not penalised)."""
 
     terms: Terms
     quantised: Quantised
     context: Tensor
     target: Tensor
+    size: Tensor | None = None
 
 
 @method("wav2vec2")
@@ -50,8 +53,7 @@ class Wav2Vec2(Method):
     + diversity * L_diversity``. A distractor whose code is the target's is left out. With a collapsed
     codebook all are, and the loss is 0: ``code_perplexity`` in the log tells.
 
-    Targets are the encoder's ``extra["local"]``, the features before mask and context. The authors' penalty
-    on these features' size is left out, as in transformers: here they are layer-normalised.
+    Targets are the encoder's ``extra["local"]``, the features before mask and context.
 
     Args:
         encoder: keeps hidden tokens.
@@ -66,9 +68,15 @@ class Wav2Vec2(Method):
         distractors: K. Default 100.
         diversity: weight. Default 0.1.
         context_layer: after how many blocks the context is taken; None: the encoder's output.
+        penalty: weight of the mean square of the convolutions' output (section 4.2: an L2 penalty on the last
+            layer of the feature encoder). Default 0, as in the authors' configuration of large models, whose
+            convolutions have layer norms (as ``speech_wav2vec2`` by default); in that of the base model it is
+            10 (fairseq, ``wav2vec2_base_librispeech.yaml``), with ``encoder.config: {feat_extract_norm:
+            group}`` and ``encoder.conv_gradient: 0.1``.
 
     Raises:
-        ValueError: the encoder drops hidden tokens, or options out of range.
+        ValueError: the encoder drops hidden tokens or has no convolutions to penalise, or options out of
+            range.
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class Wav2Vec2(Method):
         distractors: int = 100,
         diversity: float = 0.1,
         context_layer: int | None = None,
+        penalty: float = 0.0,
     ) -> None:
         super().__init__()
         if encoder.drops_hidden:
@@ -92,21 +101,24 @@ class Wav2Vec2(Method):
             raise ValueError(
                 f"method {name!r} reads tokens in the places of hidden ones; this encoder drops them"
             )
-        if distractors < 1 or diversity < 0:
-            raise ValueError("method.distractors must be at least 1, and method.diversity not negative")
+        if distractors < 1 or min(diversity, penalty) < 0:
+            raise ValueError("method.distractors must be at least 1, diversity and penalty not negative")
+        if penalty and not getattr(encoder, "gives_convolved", False):
+            raise ValueError("method.penalty wants an encoder with convolutions, such as speech_wav2vec2")
         self.encoder, self.objective, self.masker, self.views = encoder, objective, masker, views
         self.quantiser = GumbelQuantiser(local_width(encoder), groups, codes, code_width, temperature)
         self.project_code = nn.Linear(code_width, width)
         self.project_context = nn.Linear(encoder.width, width)
         self.embedding_width = width
         self.distractors, self.diversity, self.context_layer = distractors, diversity, context_layer
+        self.penalty = penalty
 
     def forward(self, batch: Batch, draw: Draw) -> Output:
         batch = seen_through(self.views, batch, draw)
         mask = self.masker(self.encoder.layout(batch.x), draw.fork("mask"))
         encoded = self.encoder(batch.x, mask, layers=self.context_layer is not None)
         found = self.contrast(encoded, mask, batch, draw)
-        total = found.terms.total + self.diversity * found.quantised.diversity
+        total = self.total(found)
         seen = stages(encoded, projector=found.context, codes=found.target)
         return Output(total, self.parts(found), seen, found.terms.trivial)
 
@@ -130,7 +142,17 @@ class Wav2Vec2(Method):
             context, target, query_negatives=target[rows], query_weights=there.to(target.dtype),
             ignore_mask=torch.cat([torch.zeros_like(same[:, :1]), same], dim=1),
         )  # fmt: skip
-        return Contrast(terms, quantised, context, target)
+        size = None
+        if self.penalty:
+            convolved: Tokens = encoded.extra["convolved"]
+            values = convolved.values if convolved.padding is None else convolved.values[~convolved.padding]
+            size = global_mean(values.float().square().flatten(0, -2).mean(dim=1))
+        return Contrast(terms, quantised, context, target, size)
+
+    def total(self, found: Contrast) -> Tensor:
+        """``L_contrast + diversity * L_diversity + penalty * mean(features ** 2)``."""
+        total = found.terms.total + self.diversity * found.quantised.diversity
+        return total if found.size is None else total + self.penalty * found.size
 
     def context(self, encoded: Encoded) -> Tensor:
         """``[B, N, D]`` of the layer that the contrast reads.
@@ -149,11 +171,16 @@ class Wav2Vec2(Method):
 
     def parts(self, found: Contrast) -> dict[str, Tensor]:
         """Named numbers for the log."""
-        return found.terms.parts | {
-            "contrast": found.terms.total.detach(),
-            "diversity": found.quantised.diversity.detach(),
-            "code_perplexity": found.quantised.perplexity,
-        }
+        size = {} if found.size is None else {"feature_size": found.size.detach()}
+        return (
+            found.terms.parts
+            | size
+            | {
+                "contrast": found.terms.total.detach(),
+                "diversity": found.quantised.diversity.detach(),
+                "code_perplexity": found.quantised.perplexity,
+            }
+        )
 
     def get_extra_state(self) -> dict[str, Any]:
         """The temperature, which a resumed run goes on with."""

@@ -31,6 +31,11 @@ class TokenTargets(nn.Module):
     def before_epoch(self, source: Source, encoder: Encoder, epoch: int) -> None:
         """Fits what has to be fitted."""
 
+    def restarts(self) -> Sequence[int]:
+        """Epochs at which :meth:`before_epoch` puts fresh weights into the encoder; see
+        :meth:`ssl_domains.core.methods.base.Method.restarts`."""
+        return ()
+
     def forward(self, x: Any, encoder: Encoder) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not define forward")
 
@@ -59,8 +64,10 @@ class ClusterTargets(TokenTargets):
     layer of the encoder as the round before left it.
 
     Numbers are made when they are needed: clusters need only their centres, later rounds a frozen copy of the
-    encoder and a pass through it. So data may be cropped, mixed and streamed, and nothing is stored. In the
-    paper each round trains a new model; here the encoder goes on.
+    encoder and a pass through it. So data may be cropped, mixed and streamed, and nothing is stored.
+
+    Each round trains a new model, as in the paper: the encoder gets its first weights back (a second frozen
+    copy, for as long as the run lasts), the head is the round's own, and optimizer and schedule begin anew.
 
     Args:
         encoder: the student.
@@ -70,6 +77,9 @@ class ClusterTargets(TokenTargets):
         rows: training samples that clusters are fitted on, evenly spaced.
         frames: at most so many of their tokens, drawn at random.
         batch_size: samples at a time while fitting.
+        restart: a round begins with the weights that the encoder was built with (``encoder.weights`` where
+            given, random ones otherwise, also after ``init_from``). False: it goes on with the encoder as it
+            is. Default True, as in the paper.
 
     Raises:
         ValueError: rounds out of order, or unknown keys.
@@ -82,6 +92,7 @@ class ClusterTargets(TokenTargets):
         rows: int = 2000,
         frames: int = 200_000,
         batch_size: int = 16,
+        restart: bool = True,
     ) -> None:
         super().__init__()
         known = {"epoch", "layer", "codes"}
@@ -101,7 +112,12 @@ class ClusterTargets(TokenTargets):
         for number, (_, layer, codes) in enumerate(self.rounds):
             width = encoder.target_width if layer is None else encoder.width
             self.register_buffer(f"centres{number}", torch.zeros(codes, width))
-        self.copy = Teacher(encoder) if any(layer is not None for _, layer, _ in self.rounds) else None
+        tapped = any(layer is not None for _, layer, _ in self.rounds)
+        self.copy = Teacher(encoder, "copy") if tapped else None
+        self.first = Teacher(encoder, "copy") if restart and len(self.rounds) > 1 else None
+
+    def restarts(self) -> list[int]:
+        return [] if self.first is None else [epoch for epoch, _, _ in self.rounds[1:]]
 
     def centres(self) -> Tensor:
         """``[K, W]`` of the round that is on."""
@@ -126,6 +142,8 @@ class ClusterTargets(TokenTargets):
         if self.copy is not None and self.rounds[self.round][1] is not None:
             self.copy.update(encoder, 0.0)
         self.centres().copy_(self._fitted(source, encoder))
+        if self.first is not None and self.round:
+            _copy(self.first.module, encoder)
 
     def _fitted(self, source: Source, encoder: Encoder) -> Tensor:
         from sklearn.cluster import MiniBatchKMeans
@@ -173,6 +191,13 @@ class ClusterTargets(TokenTargets):
                 (part.float() @ centres.T - half).argmax(dim=1) for part in values.flatten(0, 1).split(16384)
             ]
         return torch.cat(rows).view(*values.shape[:2], 1)
+
+
+def _copy(source: nn.Module, target: nn.Module) -> None:
+    """Weights and buffers of one module into its twin, shard by shard under FSDP2."""
+    for kind in (nn.Module.parameters, nn.Module.buffers):
+        for mine, theirs in zip(kind(target), kind(source), strict=True):
+            mine.copy_(theirs)
 
 
 def make_targets(options: Mapping[str, Any], encoder: Encoder) -> TokenTargets:

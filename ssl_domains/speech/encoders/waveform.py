@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,8 @@ class SpeechWav2Vec2(SpeechEncoder):
     transformers, so that weights trained elsewhere load.
 
     ``extra["local"]`` is the convolutions' output after layer norm, on which the mask is laid after its
-    linear layer. Dropout of whole layers is off, since probes and tapped layers want all of them.
+    linear layer; ``extra["convolved"]`` is that output before the norm. Dropout of whole layers is off, since
+    probes and tapped layers want all of them.
 
     Args:
         spec: the data.
@@ -73,11 +74,15 @@ class SpeechWav2Vec2(SpeechEncoder):
             ``mfcc`` (13 with two differences, 39 in all, as HuBERT) or ``logmel`` (80).
         normalise: waveform to mean 0 and deviation 1 over the recording, as the large models want. Default
             True.
+        conv_gradient: factor on the gradient that goes into the convolutions. Default 1, as the authors'
+            large models; 0.1 in their base model.
 
     Raises:
         ValueError: an unknown family, size or field.
         UserError: no weights in the folder, or those of another family.
     """
+
+    gives_convolved: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -88,8 +93,12 @@ class SpeechWav2Vec2(SpeechEncoder):
         weights: str | None = None,
         target: Literal["mfcc", "logmel"] = "mfcc",
         normalise: bool = True,
+        conv_gradient: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 0 <= conv_gradient <= 1:
+            raise ValueError(f"encoder.conv_gradient must lie in [0, 1], got {conv_gradient}")
+        self.conv_gradient = conv_gradient
         if family not in FAMILIES or size not in SIZES:
             raise ValueError(f"encoder.family must be one of {', '.join(FAMILIES)}, and size base or large")
         if target not in ("mfcc", "logmel"):
@@ -137,6 +146,8 @@ class SpeechWav2Vec2(SpeechEncoder):
         if isinstance(norm, RealGroupNorm):
             norm.lengths = ((x.lengths - self.kernels[0]) // self.strides[0] + 1).clamp_min(1)
         features = self.model.feature_extractor(values).transpose(1, 2)
+        if self.conv_gradient != 1.0 and features.requires_grad:
+            features.register_hook(lambda gradient: self.conv_gradient * gradient)
         lengths = self.token_lengths(x.lengths)
         for layer in self._positions():
             layer.lengths = lengths
@@ -154,7 +165,9 @@ class SpeechWav2Vec2(SpeechEncoder):
         finally:
             for hook in hooks:
                 hook.remove()
-        return self.encoded(states, lengths, x, local, layers, out)
+        found = self.encoded(states, lengths, x, local, layers, out)
+        found.extra["convolved"] = Tokens(features, found.tokens.layout, found.tokens.padding)
+        return found
 
     def _positions(self) -> list[Any]:
         """data2vec's convolutions one after another for positions; other families have one, which

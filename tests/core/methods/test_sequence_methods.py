@@ -180,11 +180,49 @@ def test_clusters_find_kinds_and_a_second_round_begins():
     out.loss.backward()
     assert not any(p.requires_grad for p in method.targets.parameters())
     before = method.targets.get_buffer("centres0").clone()
+    first = method.encoder.first.weight.detach().clone()
+    with torch.no_grad():
+        method.encoder.first.weight += 1.0  # stands for training
     method.before_epoch(source, 2)
     assert method.targets.round == 1
     assert torch.equal(before, method.targets.get_buffer("centres0"))
-    torch.testing.assert_close(method.targets.copy.module.first.weight, method.encoder.first.weight)
+    torch.testing.assert_close(method.targets.copy.module.first.weight, first + 1.0)
+    assert torch.equal(method.encoder.first.weight, first)  # a new model, which learns the old one's clusters
+    assert method.restarts() == [2]
+    tokens = (
+        method.encoder(source.x, layers=True).layers[1] - method.targets.copy(source.x, layers=True).layers[1]
+    )
+    assert tokens.abs().max() > 0.1
     assert method(batch, Draw(0, 0, batch.index)).parts["code_perplexity"] <= 4.0001
+
+
+def test_rounds_may_go_on_with_the_encoder_and_are_kept_by_a_checkpoint():
+    source = Frames()
+    rounds = [{"codes": 3}, {"epoch": 2, "layer": 1, "codes": 4}]
+    method = build(
+        "masked_prediction",
+        "cross_entropy",
+        {},
+        targets={"name": "clusters", "rounds": rounds, "restart": False},
+    )
+    assert list(method.restarts()) == []
+    method.before_epoch(source, 0)
+    with torch.no_grad():
+        method.encoder.first.weight += 1.0
+    trained = method.encoder.first.weight.detach().clone()
+    method.before_epoch(source, 2)
+    assert torch.equal(method.encoder.first.weight, trained)
+    made = [build("masked_prediction", "cross_entropy", {}, targets={"name": "clusters", "rounds": rounds})
+            for _ in range(2)]  # fmt: skip
+    with torch.no_grad():
+        made[0].encoder.first.weight += 1.0  # trained, and the other one built of another seed
+        for parameter in made[1].targets.first.parameters():
+            parameter.zero_()
+    made[1].load_state_dict(made[0].state_dict())
+    for method in made:
+        method.before_epoch(source, 2)
+    assert torch.equal(made[0].encoder.first.weight, made[1].encoder.first.weight)
+    assert made[1].encoder.first.weight.any()
 
 
 def test_equal_logits_give_ln_k(batch):

@@ -100,8 +100,8 @@ def per_recording(labelled: LabelledRows, recordings: np.ndarray) -> LabelledRow
 
 @register("probe", "per_recording")
 class PerRecordingProbe(_Answers):
-    """Another probe, judged by recordings: its answers for all clips of a video, or for all patches or slices
-    of a volume, averaged into one.
+    """Another probe, judged by recordings: its answers for all clips of a video (or all patches or slices
+    of a volume) averaged into one.
 
     The customary test on several clips of a video (Simonyan and Zisserman, NeurIPS 2014; slow-only networks
     and VideoMAE take 5 to 10 clips): the probe is fitted on single samples, and the probabilities that it

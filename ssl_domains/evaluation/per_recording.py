@@ -105,7 +105,7 @@ class PerRecordingProbe(_Answers):
 
     The customary test on several clips of a video (Simonyan and Zisserman, NeurIPS 2014; slow-only networks
     and VideoMAE take 5 to 10 clips): the probe is fitted on single samples, and the probabilities that it
-    gives to the test samples of a recording are averaged. How many clips there are is ``data.clips_per_video``.
+    gives to the test samples of a recording are averaged. ``data.clips_per_video`` says how many clips.
 
     Args:
         probe: ``linear``, ``knn``, ``fine_tune`` and others, or ``{name: ..., options}``; for retrieval

@@ -130,7 +130,8 @@ def _recordings(source: Source, per: str) -> np.ndarray | None:
     found = getattr(source, "recordings", None)
     if found is None or hasattr(source, "pieces"):  # pieces go by length, not by recording
         raise UserError(
-            "embed: these data do not say which rows are of one recording (videos and volumes do); use per=row"
+            "embed: these data do not say which rows are of one recording (videos and volumes do); "
+            "use per=row"
         )
     return np.asarray(found)
 

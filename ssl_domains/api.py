@@ -161,6 +161,7 @@ def embed(
     out: str | Path | None = None,
     *,
     plugin: Iterable[str | Path] = (),
+    per: str = "row",
     batch_size: int = 1024,
     device: str = "auto",
     **options: Any,
@@ -173,6 +174,8 @@ def embed(
             training has not seen are handled as unknown.
         out: ``.parquet``, ``.csv`` or ``.npy``; default ``embeddings.parquet``.
         plugin: your own Python files.
+        per: ``row``, or ``recording``: one mean vector a video (of its clips) or volume (of its patches or
+            slices).
         batch_size: rows at a time.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         options: other keys of the domain's ``data`` section, such as ``nodes`` and ``edges``.
@@ -194,7 +197,7 @@ def embed(
     loaded = load(run)
     source = _call_with_keys(loaded.domain.open, loaded.source, data, options)
     target = Path(out) if out is not None else Path("embeddings.parquet")
-    return embed_to_file(loaded.encoder, source, target, batch_size=batch_size, device=device)
+    return embed_to_file(loaded.encoder, source, target, per=per, batch_size=batch_size, device=device)
 
 
 def inspect(

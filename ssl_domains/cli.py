@@ -127,12 +127,21 @@ def transfer(
 @_OVERRIDES
 @click.option("--data", metavar="FILE", help="New raw data (or data.source=..., data.nodes=... and so on).")
 @click.option("--out", required=True, metavar="FILE", help="Where to write: .parquet, .csv or .npy.")
+@click.option(
+    "--per",
+    type=click.Choice(["row", "recording"]),
+    default="row",
+    show_default=True,
+    help="recording: one mean vector a video (of its clips) or volume (of its patches or slices).",
+)
 @_PLUGIN
-def embed(run: str, overrides: tuple[str, ...], data: str | None, out: str, plugin: tuple[str, ...]) -> None:
+def embed(
+    run: str, overrides: tuple[str, ...], data: str | None, out: str, per: str, plugin: tuple[str, ...]
+) -> None:
     """Embed new raw data with a run's encoder."""
     from ssl_domains import api
 
-    path = api.embed(run, data, out, plugin=plugin, **_data(overrides))
+    path = api.embed(run, data, out, plugin=plugin, per=per, **_data(overrides))
     click.echo(f"embeddings: {path}")
 
 

@@ -280,15 +280,17 @@ class RunningCellMask(Masker):
 class TubeBlockMask(Masker):
     """V-JEPA's masks (Bardes et al., 2024, arXiv 2404.08471, section 3.2): rectangles hidden at all times.
 
-    At each step one kind of mask is drawn: many small blocks or a few large ones, laid over one another. What
-    they cover is to be predicted, all the rest is the context. (The authors take both kinds at each step,
-    with one pass of the encoder for each.) Contexts and targets are cut at random, by whole places, to the
-    shortest of the batch, as the batch needs rectangles.
+    There are two kinds: many small blocks (short-range masks) or a few large ones (long-range), laid over one
+    another. What they cover is to be predicted, all the rest is the context. ``latent_prediction`` takes one
+    mask of each kind at each step and the mean of their losses, as the authors do: a pass of the encoder for
+    each, one of the teacher. Other methods take one mask a step, whose kind is drawn. Contexts and targets
+    are cut at random, by whole places, to the shortest of the batch, as the batch needs rectangles.
 
     Args:
         blocks: numbers of blocks, by kind. Default 8 and 2 (V-JEPA: short-range and long-range masks).
         scales: share of the places in one block, by kind. Default 0.15 and 0.7.
         aspect: (low, high) height over width of a block. Default (0.75, 1.5).
+        together: False: one kind a step, drawn, in ``latent_prediction`` too; half the cost of a step.
     """
 
     layouts: ClassVar[tuple[type, ...]] = (Grid,)
@@ -298,6 +300,7 @@ class TubeBlockMask(Masker):
         blocks: tuple[int, ...] = (8, 2),
         scales: tuple[float, ...] = (0.15, 0.7),
         aspect: tuple[float, float] = (0.75, 1.5),
+        together: bool = True,
     ) -> None:
         if not blocks or len(blocks) != len(scales) or min(blocks) < 1:
             raise ValueError(
@@ -307,15 +310,24 @@ class TubeBlockMask(Masker):
         self.blocks = tuple(blocks)
         self.scales = tuple(share(scale, "mask.scales") for scale in scales)
         self.aspect = pair(aspect, "mask.aspect", 0.0, math.inf)
+        self.together = together
 
     def __call__(self, layout: Layout, draw: Draw) -> Mask:
+        return self._of_kind(layout, draw.integers(0, len(self.blocks) - 1), draw)
+
+    def masks(self, layout: Layout, draw: Draw) -> list[Mask]:
+        """One of each kind."""
+        if not self.together:
+            return [self(layout, draw)]
+        return [self._of_kind(layout, kind, draw.fork(f"kind{kind}")) for kind in range(len(self.blocks))]
+
+    def _of_kind(self, layout: Layout, kind: int, draw: Draw) -> Mask:
         if not isinstance(layout, Grid) or len(layout.shape) != 3 or math.prod(layout.shape[1:]) < 2:
             raise DataError(
                 "mask 'tube_block' wants a grid of time, height and width with at least 2 places; use random"
             )
         time, grid = layout.shape[0], (layout.shape[1], layout.shape[2])
         places = grid[0] * grid[1]
-        kind = draw.integers(0, len(self.blocks) - 1)
         height, width = self._size(grid, self.scales[kind], draw)
         u = draw.uniform(2, self.blocks[kind])
         top, left = corner(u[:, 0], grid[0] - height), corner(u[:, 1], grid[1] - width)

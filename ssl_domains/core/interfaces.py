@@ -203,6 +203,11 @@ class Masker:
     def __call__(self, layout: Layout, draw: Draw) -> Mask:
         raise TypeError(f"{type(self).__name__} does not define __call__")
 
+    def masks(self, layout: Layout, draw: Draw) -> list[Mask]:
+        """All masks of one step, for methods whose loss is a mean over several masks of a sample; one by
+        default."""
+        return [self(layout, draw)]
+
 
 class Domain:
     """Names what a domain has. A subclass is registered with ``@domain("tabular")``.

@@ -22,6 +22,10 @@ LOWER_IS_BETTER = frozenset(
         "word_error_rate",
         "abx_error",
         "hd95",
+        "distance_mm",
+        "median_mm",
+        "wall_mm",
+        "centre_mm",
     }
 )
 TITLES = {
@@ -40,6 +44,11 @@ TITLES = {
     "dice": "Dice",
     "nsd": "surface Dice",
     "hd95": "HD95 (mm)",
+    "distance_mm": "distance (mm)",
+    "median_mm": "median distance (mm)",
+    "wall_mm": "distance of the box's walls (mm)",
+    "centre_mm": "distance of the box's centre (mm)",
+    "iou": "IoU of the box",
     "rank1": "Rank-1",
     "rank5": "Rank-5",
     "equal_error_rate": "equal error rate",

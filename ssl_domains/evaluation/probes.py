@@ -41,7 +41,7 @@ class Probe:
     """
 
     registered_name: ClassVar[str] = ""
-    draws: ClassVar[str] = ""
+    draws: str = ""
     tunes_encoder: bool = False
     joins_raw: bool = False
     key: str = ""
@@ -63,6 +63,8 @@ def register_probes() -> None:
         finetune,
         frames,
         knn,
+        localisation,
+        per_recording,
         protocols,
         recognition,
         retrieval,

@@ -16,7 +16,7 @@ from ssl_domains.evaluation.metrics import TITLES
 from ssl_domains.evaluation.page import cell, esc
 from ssl_domains.evaluation.results import Evaluation, MapSample, Row
 from ssl_domains.evaluation.unlabelled import NAMES
-from ssl_domains.evaluation.verdict import clear, main_probe, verdict
+from ssl_domains.evaluation.verdict import better, clear, main_probe, verdict
 
 FEATURES = {
     "pretrained": "pretrained encoder",
@@ -24,6 +24,7 @@ FEATURES = {
     "raw": "raw features",
     "trees": "trees on raw features",
     "popularity": "popularity",
+    "mean": "mean of the training part",
 }
 PROBES = {
     "linear": "linear",
@@ -149,7 +150,7 @@ def _tiles(evaluation: Evaluation) -> str:
         tiles.append(_tile(f"{ours.mean:.3f}", what))
         tiles += [
             _gain(ours, evaluation.find(probe, name), f"over {FEATURES[name]}")
-            for name in ("random", "raw", "popularity")
+            for name in ("random", "raw", "popularity", "mean")
         ]
     rank = evaluation.diagnostics.get("pretrained", {}).get("rankme")
     if rank is not None:
@@ -171,7 +172,7 @@ def _gain(ours: Row, other: Row | None, text: str) -> str:
     if other is None:
         return ""
     gain = ours.mean - other.mean
-    tone = "" if not clear(ours, other) else "good" if gain > 0 else "bad"
+    tone = "" if not clear(ours, other) else "good" if better(ours, other) else "bad"
     return _tile(f"{gain:+.3f}".replace("-", "−"), text, tone)
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 
-from ssl_domains.evaluation.metrics import TITLES
+from ssl_domains.evaluation.metrics import LOWER_IS_BETTER, TITLES
 from ssl_domains.evaluation.results import Evaluation, Row
 
 PROBE_ORDER = ("linear", "mlp", "knn", "boosted_trees", "fine_tune", "few_shot", "label_fraction")
 
 
-PLAIN = {"raw": "raw features", "popularity": "ranking by popularity"}
+PLAIN = {
+    "raw": "raw features",
+    "popularity": "ranking by popularity",
+    "mean": "the mean of the training part",
+}
 """Baselines without an encoder, and what sentences call them."""
 
 
@@ -47,7 +51,12 @@ def verdict(evaluation: Evaluation) -> str:
 def _effect(ours: Row, random: Row) -> str:
     if not clear(ours, random):
         return "Pretraining made no clear difference"
-    return "Pretraining helped" if ours.mean > random.mean else "Pretraining hurt"
+    return "Pretraining helped" if better(ours, random) else "Pretraining hurt"
+
+
+def better(ours: Row, other: Row) -> bool:
+    """Whether the score is better, which for errors means lower."""
+    return ours.mean < other.mean if ours.metric in LOWER_IS_BETTER else ours.mean > other.mean
 
 
 def _against(ours: Row, plain: Row | None, name: str) -> str:
@@ -55,7 +64,7 @@ def _against(ours: Row, plain: Row | None, name: str) -> str:
         return ""
     if not clear(ours, plain):
         return f" It is level with {name} ({plain.mean:.3f})."
-    return f" It {'beats' if ours.mean > plain.mean else 'stays below'} {name} ({plain.mean:.3f})."
+    return f" It {'beats' if better(ours, plain) else 'stays below'} {name} ({plain.mean:.3f})."
 
 
 def _without_probe(evaluation: Evaluation) -> str:

@@ -30,6 +30,7 @@ def embed_to_file(
     *,
     indices: np.ndarray | None = None,
     layout: str = "columns",
+    per: str = "row",
     batch_size: int = 1024,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
@@ -46,12 +47,14 @@ def embed_to_file(
             ``source.ids``, then ``e0 .. e{D-1}``; ``.npy``: the ``[n, D]`` float32 array, no ids.
         indices: rows to embed, in this order; None: all rows.
         layout: "columns", or "list": one fixed-size list column ``embedding`` (Parquet only).
+        per: "row", or "recording": the mean over the rows of each of ``source.recordings`` (the clips of a
+            video, the patches or slices of a volume), in their order, under ``source.recording_ids``.
         batch_size: rows a forward pass.
         device: see :func:`~ssl_domains.evaluation.embeddings.extract`.
         progress: called with (rows done, rows in all).
 
     Raises:
-        UserError: unknown suffix or layout, or the disk is full.
+        UserError: unknown suffix or layout, no recordings to average over, or the disk is full.
         DataError: an embedding is not finite, or the ids have no common type.
     """
     path = Path(path)
@@ -60,13 +63,18 @@ def embed_to_file(
     if layout not in ("columns", "list") or (layout == "list" and path.suffix != ".parquet"):
         raise UserError(f"{path}: layout must be 'columns', or 'list' in a .parquet file, not {layout!r}")
     indices = np.arange(len(source)) if indices is None else np.asarray(indices, dtype=np.int64)
+    recordings = _recordings(source, per)
+    n = len(indices)
+    if recordings is not None:
+        indices = indices[np.argsort(recordings[indices], kind="stable")]
+        n = len(np.unique(recordings[indices]))
     write = {".parquet": _write_parquet, ".csv": _write_csv, ".npy": _write_npy}[path.suffix]
     with _whole_or_nothing(path) as partial:
         embedded = stream(encoder, source, indices, batch_size=batch_size, device=device)
-        chunks = _chunks(embedded, source, len(indices), progress)
+        chunks = _chunks(embedded, source, len(indices), progress, recordings)
         first = list(itertools.islice(chunks, 1))  # towers give as many vectors as a batch has modalities
         width = first[0][1].shape[1] if first else int(encoder.pooled_width)
-        write(partial, itertools.chain(first, chunks), len(indices), width, layout)
+        write(partial, itertools.chain(first, chunks), n, width, layout)
     return path
 
 
@@ -90,8 +98,10 @@ def _chunks(
     source: Source,
     total: int,
     progress: Callable[[int, int], None] | None,
+    recordings: np.ndarray | None = None,
 ) -> Chunks:
     done = 0
+    held = _Held(source)
     for rows, z in embedded:
         ids = list(source.ids(rows))
         bad = np.flatnonzero(~np.isfinite(z).all(axis=1))
@@ -100,10 +110,67 @@ def _chunks(
                 f"row {ids[bad[0]]!r}: the embedding is not finite;"
                 " check this row's values, or the run's log for NaN"
             )
-        yield ids, z
+        if recordings is None:
+            yield ids, z
+        else:
+            yield held.closed(recordings[rows], z)
         done += len(rows)
         if progress is not None:
             progress(done, total)
+    if held.number is not None:
+        yield held.last()
+
+
+def _recordings(source: Source, per: str) -> np.ndarray | None:
+    """``[len]`` number of each row's recording; None where every row is for itself."""
+    if per not in ("row", "recording"):
+        raise UserError(f"embed: per is row or recording, not {per!r}")
+    if per == "row":
+        return None
+    found = getattr(source, "recordings", None)
+    if found is None or hasattr(source, "pieces"):  # pieces go by length, not by recording
+        raise UserError(
+            "embed: these data do not say which rows are of one recording (videos and volumes do); "
+            "use per=row"
+        )
+    return np.asarray(found)
+
+
+class _Held:
+    """Sums of the recording that may go on in the next batch; rows come recording by recording.
+
+    Attributes:
+        number: of that recording; None at the start.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.number: int | None = None
+        self.total, self.count = np.zeros(0), 0
+
+    def closed(self, numbers: np.ndarray, z: np.ndarray) -> tuple[list[Any], np.ndarray]:
+        """(ids, means) of the recordings that end before the last one of ``numbers [b]``."""
+        keys, start, count = np.unique(numbers, return_index=True, return_counts=True)
+        total = np.add.reduceat(z.astype(np.float64), start, axis=0)
+        if self.number is not None:
+            if keys[0] == self.number:
+                total[0] += self.total
+                count[0] += self.count
+            else:
+                keys = np.concatenate([[self.number], keys])
+                total = np.concatenate([self.total[None], total])
+                count = np.concatenate([[self.count], count])
+        self.number, self.total, self.count = int(keys[-1]), total[-1], int(count[-1])
+        return self._named(keys[:-1]), (total[:-1] / count[:-1, None]).astype(np.float32)
+
+    def last(self) -> tuple[list[Any], np.ndarray]:
+        """The recording that is held."""
+        assert self.number is not None
+        return self._named(np.array([self.number])), (self.total[None] / self.count).astype(np.float32)
+
+    def _named(self, numbers: np.ndarray) -> list[Any]:
+        own = getattr(self.source, "recording_ids", None)
+        return numbers.tolist() if own is None else list(own(numbers))
 
 
 def _write_parquet(partial: Path, chunks: Chunks, n: int, width: int, layout: str) -> None:

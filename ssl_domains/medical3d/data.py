@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.ndimage import find_objects
 from torch.nn import functional as F
 
 from ssl_domains.core.batch import Batch
@@ -179,6 +180,31 @@ class VolumeSource:
             classes.movedim(at, 0),
             (spacing[at], spacing[others[0]], spacing[others[1]]),
         )
+
+    def centres(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """``[n, 3]`` float64: middles of samples in mm from the first corner of their volume (D, H, W)."""
+        rows = self._rows(indices)
+        spacing = np.array([f.spacing for f in self.volumes.facts])[self.samples.volume[rows]]
+        return np.asarray((self.samples.corner[rows] + np.array(self.box) / 2) * spacing)
+
+    def boxes(self) -> np.ndarray:
+        """``[v, S, 2, 3]`` float64: low and high corner (D, H, W) of the box around each structure of
+        ``dense_classes`` (without background) in each volume, in mm from its first corner; NaN: absent."""
+        count = len(self.dense_classes or ["background"]) - 1
+        out = np.full((len(self.volumes), count, 2, 3), np.nan)
+        for number, fact in enumerate(self.volumes.facts):
+            mask = self.volumes.mask(number)
+            if mask is None or not count:
+                continue
+            # find_objects gives None for a number that is not there, and stops at the largest that is.
+            for k, found in enumerate(find_objects(self.classes_of(np.asarray(mask)))):
+                if found is not None:
+                    out[number, k] = np.array([[s.start, s.stop] for s in found]).T * fact.spacing
+        return out
+
+    def recording_ids(self, recordings: np.ndarray) -> Sequence[Any]:
+        """Names of volumes by their number in ``recordings``."""
+        return [self.cohort.names[int(v)] for v in recordings]
 
     def raw_features(self, indices: np.ndarray) -> np.ndarray:
         """``[n, F]`` float32: the voxels, shrunk to at most 800 numbers."""

@@ -28,6 +28,7 @@ from ssl_domains.core.parts.heads import mlp
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import method
 from ssl_domains.video.encoders.vit import VideoViT
+from ssl_domains.video.encoders.weights import sizes_of
 from ssl_domains.video.spec import VideoSpec
 
 
@@ -76,8 +77,10 @@ class CrossVideoMAE(Method):
         predictor: options of the clips' decoder; default width 512, depth 4, 16 heads (masked autoencoders
             of space and time).
         image: options of the frames' encoder, a ``video_vit`` of single frames (variant, depth, weights ...);
-            what is not given is as in the clips' encoder. ``weights``: of an image transformer. The paper
-            starts from image pre-training; without weights it is random.
+            what is not given is as in the clips' encoder. ``weights``: of an image transformer, a run of
+            ``image/mae`` for example; its sizes are taken from the folder where it says them, and its
+            position codes are learned on. The paper starts from image pre-training; without weights it is
+            random.
         image_predictor: options of the frames' decoder; default width 512, depth 8, 16 heads (MAE).
         image_lr: factor on the learning rate of the frames' branch. Default 0.1 (a choice made here).
         freeze_image: the frames' encoder stays as it is, without a loss of its own (distillation). Whether
@@ -303,7 +306,7 @@ def _image_encoder(encoder: VideoViT, spec: VideoSpec, options: Mapping[str, Any
         raise ValueError(
             f"method.image: {', '.join(sorted(taken))} is settled: the branch sees single frames"
         )
-    own = {
+    own: dict[str, Any] = {
         "patch": encoder.cube[1],
         "width": encoder.width,
         "depth": len(encoder.blocks.blocks),
@@ -311,6 +314,8 @@ def _image_encoder(encoder: VideoViT, spec: VideoSpec, options: Mapping[str, Any
         "positions": encoder.positions,
         "normalize_target": encoder.normalize_target,
     }
+    if options.get("weights"):
+        own |= {"positions": "learned", **sizes_of(str(options["weights"]))}
     if "variant" in options:
         own = {k: v for k, v in own.items() if k not in ("width", "depth", "heads")}
     return VideoViT(spec.of_frames(), **{**own, "tubelet": 1, **options})

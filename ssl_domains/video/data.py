@@ -62,6 +62,7 @@ class VideoSource:
         facts: of each of them; empty for arrays.
         broken: a sentence for each video left out.
         groups: ``[len]`` the video of each clip (``sampler: one_group`` and others go by it).
+        recordings: the same: whose clips' answers or embeddings are averaged.
     """
 
     full_batch = False
@@ -83,7 +84,7 @@ class VideoSource:
         self.labels = None if labels.values is None else np.repeat(labels.values, k, axis=0)
         self.task, self.class_names = labels.task, labels.class_names
         self.facts, self.broken, self.name = list(facts), list(broken), listing.name
-        self.groups = np.arange(len(self)) // k
+        self.groups = self.recordings = np.arange(len(self)) // k
 
     def __len__(self) -> int:
         return len(self.listing) * self.clips_per_video
@@ -122,6 +123,10 @@ class VideoSource:
         k = self.clips_per_video
         names = self.listing.ids
         return [names[int(i)] if k == 1 else f"{names[int(i) // k]}#{int(i) % k}" for i in indices]
+
+    def recording_ids(self, recordings: np.ndarray) -> Sequence[Any]:
+        """Paths or keys of videos by their number in ``recordings``."""
+        return [self.listing.ids[int(v)] for v in recordings]
 
     def describe(self, row: int) -> str:
         """The class of a clip, for tables of neighbours."""

@@ -182,6 +182,19 @@ class TestTubeBlocks:
         assert (rows.amax(1) - rows.amin(1) == 1).all()
         assert (columns.amax(1) - columns.amin(1) == 1).all()
 
+    def test_short_range_and_long_range_masks_together(self):
+        """One of each kind, of the paper's sizes: 14 x 14 places, 2 blocks of 0.7 leave little."""
+        layout, draw = Grid((8, 14, 14)), Draw(0, 3, torch.arange(16))
+        short, long = TubeBlockMask().masks(layout, draw)
+        alone = TubeBlockMask(blocks=(8,), scales=(0.15,)).masks(layout, draw)[0]
+        assert torch.equal(short.context, alone.context), "kinds are drawn apart"
+        # Eight blocks of 0.15 at random places cover about 1 - 0.85 ** 8 = 0.73 of the middle, less at the
+        # rim; contexts are cut to the batch's shortest.
+        assert 0.1 < short.context.shape[1] / 1568 < 0.5
+        assert long.context.shape[1] < short.context.shape[1]
+        assert long.targets.shape[2] / 1568 > 0.6
+        assert len(TubeBlockMask(together=False).masks(layout, draw)) == 1
+
     def test_wrong_options(self):
         with pytest.raises(ValueError, match="equal in number"):
             TubeBlockMask(blocks=(8,))

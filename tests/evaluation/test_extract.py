@@ -116,6 +116,24 @@ def test_list_layout(toy: SimpleNamespace, tmp_path) -> None:
     assert table["id"].to_pylist() == ["row-5", "row-2"]
 
 
+@pytest.mark.parametrize("batch", [1, 3, 7, 100])
+def test_one_row_a_recording_is_the_mean_of_its_rows(toy: SimpleNamespace, tmp_path, batch: int) -> None:
+    source, encoder = toy.blobs(25), toy.Encoder()
+    source.recordings = np.random.default_rng(0).permutation(np.repeat([4, 0, 9, 7], [1, 12, 3, 9]))
+    path = embed_to_file(encoder, source, tmp_path / "z.parquet", per="recording", batch_size=batch)
+    table, z = pq.read_table(path), extract(encoder, source, np.arange(25))
+    assert table["id"].to_pylist() == [0, 4, 7, 9]
+    want = np.stack([z[source.recordings == number].mean(0) for number in (0, 4, 7, 9)])
+    np.testing.assert_allclose(np.stack([table[f"e{d}"] for d in range(8)], axis=1), want, atol=1e-5)
+    source.recording_ids = lambda numbers: [f"film {number}" for number in numbers]
+    embed_to_file(encoder, source, tmp_path / "z.npy", per="recording", batch_size=batch)
+    np.testing.assert_allclose(np.load(tmp_path / "z.npy"), want, atol=1e-5)
+    embed_to_file(encoder, source, tmp_path / "z.csv", per="recording", batch_size=batch)
+    assert [row[0] for row in csv.reader((tmp_path / "z.csv").open())][1:3] == ["film 0", "film 4"]
+    with pytest.raises(UserError, match="do not say which rows are of one recording"):
+        embed_to_file(encoder, toy.blobs(5), tmp_path / "z.npy", per="recording")
+
+
 @pytest.mark.parametrize("name", ["z.parquet", "z.csv", "z.npy"])
 @pytest.mark.parametrize("there", [False, True])
 def test_interrupted_write_leaves_the_old_file_or_none(

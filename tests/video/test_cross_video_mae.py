@@ -8,6 +8,7 @@ import torch
 
 from ssl_domains.core import registry
 from ssl_domains.core.batch import Batch
+from ssl_domains.core.errors import UserError
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.methods.masked_reconstruction import MaskedReconstruction
 from ssl_domains.core.objectives.contrastive import NTXent
@@ -209,6 +210,60 @@ def test_a_frozen_branch_teaches_only(tmp_path):
     out.loss.backward()
     assert all(p.grad is None for p in method.image_encoder.parameters())
     assert all(p.grad is not None for p in method.image_projector.parameters())
+
+
+def test_the_frames_branch_starts_from_a_run_of_an_image_recipe(tmp_path):
+    """Its features of frames are those of the image encoder; sizes come from the run, positions from its
+    weights."""
+    from ssl_domains.image.spec import ImageSpec
+    from ssl_domains.trainer.checkpoint import save_encoder
+
+    registry.scan_core()
+    registry.load_domain("image")
+    spec = ImageSpec((16, 16), 3, SPEC.mean, SPEC.std)
+    options = {"patch": 8, "width": 24, "depth": 3, "heads": 3, "pooling": "mean", "class_token": False}
+    torch.manual_seed(5)
+    image = registry.get("encoder", "image_vit")(spec, **options).eval()
+    save_encoder(
+        tmp_path / "mae" / "encoder", image, domain="image", encoder_name="image_vit",
+        encoder_options=options, spec=spec,
+    )  # fmt: skip
+    for folder in ("mae", "mae/encoder"):
+        branch = make(image={"weights": str(tmp_path / folder)}).image_encoder.eval()
+        frames = data().x[:, :, :1]
+        with torch.no_grad():
+            assert torch.allclose(
+                branch(frames).tokens.values, image(frames[:, :, 0]).tokens.values, atol=1e-5
+            )
+    assert branch.heads == 3
+    with pytest.raises(UserError, match="set positions=learned"):
+        make(image={"weights": str(tmp_path / "mae"), "positions": "sequence"})
+    with pytest.raises(UserError, match="have other shapes"):
+        make(image={"weights": str(tmp_path / "mae"), "patch": 4})
+
+
+def test_the_frames_branch_starts_from_vit_mae_of_transformers(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from safetensors.torch import load_file
+
+    torch.manual_seed(2)
+    config = transformers.ViTMAEConfig(
+        image_size=16, patch_size=4, hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=96, decoder_hidden_size=8, decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=2, decoder_intermediate_size=8,
+    )  # fmt: skip
+    model = transformers.ViTMAEForPreTraining(config)
+    model.save_pretrained(tmp_path)
+    branch = make(image={"weights": str(tmp_path)}, freeze_image=True).image_encoder
+    theirs = load_file(tmp_path / "model.safetensors")
+    assert (len(branch.blocks.blocks), branch.heads, branch.width) == (2, 4, 24)
+    patches = theirs["vit.embeddings.patch_embeddings.projection.weight"]
+    assert torch.equal(branch.embed.weight[:, :, 0], patches)
+    assert torch.equal(branch.place, theirs["vit.embeddings.position_embeddings"][0, 1:])
+    assert float(branch.time.abs().max()) == 0
+    key = theirs["vit.encoder.layer.1.attention.attention.key.weight"]
+    assert torch.equal(branch.blocks.blocks[1].attention.qkv.weight[24:48], key)
+    assert torch.equal(branch.norm.weight, theirs["vit.layernorm.weight"])
 
 
 def test_clips_of_one_video_are_no_negatives():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_domains.core.batch import Batch, Mask, Tokens
+from ssl_domains.core.batch import Batch, Tokens
 from ssl_domains.core.errors import UserError
 from ssl_domains.core.interfaces import Encoder, Masker, Views
 from ssl_domains.core.methods.latent_prediction import LatentPrediction
@@ -50,14 +50,11 @@ class Data2Vec(LatentPrediction):
         self.target_layers = target_layers
 
     @torch.no_grad()
-    def _targets(self, batch: Batch, mask: Mask) -> tuple[Tensor, Tensor]:
+    def _taught(self, batch: Batch) -> tuple[Tokens, Tensor]:
         encoded = self.teacher(batch.x, layers=True)
         whole: Tokens = encoded.tokens
         states = [s for s in encoded.layers or [] if s.shape == whole.values.shape][-self.target_layers :]
         if not states:
             raise UserError("method 'data2vec' wants an encoder that gives the states of its tokens by layer")
         mean = torch.stack([F.layer_norm(s.float(), s.shape[-1:]) for s in states]).mean(dim=0)
-        target = Tokens(mean, whole.layout, whole.padding, whole.segment).select(mask)
-        if self.normalize_targets:
-            target = F.layer_norm(target, target.shape[-1:])
-        return target, encoded.pooled
+        return Tokens(mean, whole.layout, whole.padding, whole.segment), encoded.pooled

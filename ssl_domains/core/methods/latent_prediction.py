@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_domains.core.batch import Batch, Mask, Output
+from ssl_domains.core.batch import Batch, Mask, Output, Tokens
 from ssl_domains.core.interfaces import Encoder, Masker, Views
 from ssl_domains.core.methods._common import momentum_ramp, seen_through, stages
 from ssl_domains.core.methods.base import Method, Progress
-from ssl_domains.core.objectives.base import Objective
+from ssl_domains.core.objectives.base import Objective, mean_terms
 from ssl_domains.core.parts.teacher import Teacher
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import method
@@ -30,7 +30,8 @@ class LatentPrediction(Method):
         encoder: the student encoder.
         objective: a masked objective on ``prediction [M, D]`` and ``target [M, D]``;
             ``masked_mse`` for T-JEPA, ``masked_smooth_l1`` for I-JEPA.
-        masker: gives contexts and targets.
+        masker: gives contexts and targets. Where it gives several masks a step (``tube_block``), the loss is
+            the mean over them and the teacher runs once (V-JEPA).
         predictor: options of the encoder's predictor.
         momentum: EMA momentum ``[start, end]``, linear in the step; ``[0.996, 1.0]``.
         normalize_targets: layer norm of each target without affine part (I-JEPA and data2vec;
@@ -64,23 +65,31 @@ class LatentPrediction(Method):
 
     def forward(self, batch: Batch, draw: Draw) -> Output:
         batch = seen_through(self.views, batch, draw)
-        mask = self.masker(self.encoder.layout(batch.x), draw.fork("mask"))
-        encoded = self.encoder(batch.x, mask)
-        prediction = self.predictor(encoded, mask, batch.x)
-        target, pooled = self._targets(batch, mask)
-        terms = self.objective(prediction, target)
-        # Tokens that depend on their position alone still differ from one another; the pooled whole does not.
-        seen = stages(encoded, predictor=prediction, teacher=pooled)
-        return Output(terms.total, terms.parts, seen, terms.trivial)
+        masks = self.masker.masks(self.encoder.layout(batch.x), draw.fork("mask"))
+        whole, pooled = self._taught(batch)
+        seen: dict[str, Tensor] = {}
+        terms = []
+        for mask in masks:
+            encoded = self.encoder(batch.x, mask)
+            prediction = self.predictor(encoded, mask, batch.x)
+            terms.append(self.objective(prediction, self._targets(whole, mask)))
+            # Tokens that depend on their position alone still differ from one another; the pooled whole does
+            # not. Of several masks the guard looks at the first.
+            seen = seen or stages(encoded, predictor=prediction, teacher=pooled)
+        total, parts, trivial = mean_terms(terms)
+        return Output(total, parts, seen, trivial)
 
     @torch.no_grad()
-    def _targets(self, batch: Batch, mask: Mask) -> tuple[Tensor, Tensor]:
-        """Targets ``[M, D]`` and the teacher's pooled vectors ``[B, D]``, both of the whole input."""
+    def _taught(self, batch: Batch) -> tuple[Tokens, Tensor]:
+        """The teacher's tokens and its pooled vectors ``[B, D]``, both of the whole input."""
         encoded = self.teacher(batch.x)
-        target = encoded.tokens.select(mask)
-        if self.normalize_targets:
-            target = F.layer_norm(target, target.shape[-1:])
-        return target, encoded.pooled
+        return encoded.tokens, encoded.pooled
+
+    @torch.no_grad()
+    def _targets(self, whole: Tokens, mask: Mask) -> Tensor:
+        """``[M, D]``: the teacher's tokens where they are to be predicted."""
+        target = whole.select(mask)
+        return F.layer_norm(target, target.shape[-1:]) if self.normalize_targets else target
 
     def after_step(self, progress: Progress) -> None:
         self.teacher.update(self.encoder, self.momentum.value(progress.fraction))

@@ -52,8 +52,8 @@ class VideoViT(VideoEncoder):
             1 of 2 is what masked autoencoders of space and time predict.
         dropout: within the blocks.
         norm_eps: of all layer norms; 1e-6 as in the authors' code (Hugging Face's default is 1e-12).
-        weights: a folder that transformers' ``save_pretrained`` wrote, or a file of weights with the names of
-            the authors' code or timm; None: random.
+        weights: a folder that transformers' ``save_pretrained`` wrote, a file of weights with the names of
+            the authors' code or timm, or (for single frames) a run of an image transformer; None: random.
 
     Raises:
         ValueError: sizes that are no multiples, or heads that do not divide the width.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,29 +34,44 @@ _TIMM = {
 def load_vit(encoder: VideoViT, source: str) -> None:
     """Loads a VideoMAE (or, for single frames, a ViT or MAE) into an encoder; decoder and head are left out.
 
-    Weights of a patch that knows one frame are put in the place of a tubelet of 1. Fixed position codes are
-    made, not loaded; learned ones of another kind are refused.
+    Weights of a patch that knows one frame are put in the place of a tubelet of 1; a class token is left out.
+    Position codes that come with the weights go into ``positions: learned`` (an image's are those of the
+    places, the one time gets zero); an encoder whose own fixed codes are others refuses them.
 
     Args:
         encoder: of the sizes that the weights have.
-        source: a folder of transformers' ``save_pretrained``, or a file.
+        source: a run of an image recipe or its encoder folder, a folder of transformers'
+            ``save_pretrained``, or a file.
 
     Raises:
         UserError: no such file, or keys or shapes that do not fit; names some.
     """
     place = Path(source).expanduser()
     if place.is_dir():
-        files = [
-            place / name for name in ("model.safetensors", "pytorch_model.bin") if (place / name).is_file()
-        ]
+        names = ("model.safetensors", "encoder/model.safetensors", "pytorch_model.bin")
+        files = [place / name for name in names if (place / name).is_file()]
         if not files:
             raise UserError(
-                f"encoder.weights: {source} holds no model.safetensors; give a folder that transformers' "
-                "save_pretrained wrote"
+                f"encoder.weights: {source} holds no model.safetensors; give a run, or a folder that "
+                "transformers' save_pretrained wrote"
             )
         place = files[0]
-    found = _renamed(read_weights(place), encoder)
+    read = read_weights(place)
+    found = _renamed(read, encoder)
     own = encoder.state_dict()
+    codes = _positions(read, encoder)
+    if encoder.positions == "learned" and {"pos_embed_spatial", "pos_embed_temporal"} <= set(read):
+        # Masked autoencoders of space and time, by the authors' names.
+        found |= {"place": read["pos_embed_spatial"][0], "time": read["pos_embed_temporal"][0]}
+    elif codes is not None and encoder.positions == "learned":
+        found |= {"place": codes, "time": torch.zeros_like(own["time"])}
+    elif codes is not None:
+        made = encoder.codes
+        if codes.shape != made.shape or not torch.allclose(codes.float(), made, atol=1e-3):
+            raise UserError(
+                f"encoder.weights: {source} comes with position codes of its own, not those of "
+                f"positions={encoder.positions}; set positions=learned"
+            )
     missing = [key for key in own if key not in found and key not in ("mask_token", "place", "time")]
     shapes = [key for key, value in own.items() if key in found and found[key].shape != value.shape]
     extra = [key for key in found if key not in own]
@@ -78,9 +94,50 @@ def load_vit(encoder: VideoViT, source: str) -> None:
     encoder.load_state_dict({**own, **found})
 
 
+def sizes_of(source: str) -> dict[str, int]:
+    """Patch, width, depth and heads of an image transformer, where the folder that it lies in says them: of a
+    run or its encoder folder, or what ``save_pretrained`` wrote. Heads cannot be told from weights."""
+    from ssl_domains.video.encoders.vit import SIZES
+
+    place = Path(source).expanduser()
+    places = [place / "encoder" / "config.json", place / "config.json"]
+    file = next((p for p in places if place.is_dir() and p.is_file()), None)
+    if file is None:
+        return {}
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    if "encoder_options" not in config:
+        names = {"patch": "patch_size", "width": "hidden_size", "depth": "num_hidden_layers",
+                 "heads": "num_attention_heads"}  # fmt: skip
+        return {own: config[name] for own, name in names.items() if isinstance(config.get(name), int)}
+    options = config["encoder_options"]
+    if config.get("encoder") != "image_vit":
+        return {}
+    width, depth, heads = SIZES[options.get("variant", "small")]
+    sizes = {"patch": 16, "width": width, "depth": depth, "heads": heads}
+    return {name: options.get(name) or value for name, value in sizes.items()}
+
+
+def _positions(found: dict[str, Tensor], encoder: VideoViT) -> Tensor | None:
+    """``[N, D]`` codes of the patches that images' weights come with; None without any, or for clips, whose
+    fixed codes are made."""
+    if encoder.cube[0] != 1 or encoder.grid[0] != 1:
+        return None
+    ends = ("pos_embed", "embeddings.position_embeddings")
+    codes = next((v for k, v in found.items() if k.endswith(ends) and "decoder" not in k), None)
+    if codes is None:
+        return None
+    # A class token and registers come first.
+    return codes.flatten(0, -2)[-encoder.grid[1] * encoder.grid[2] :]
+
+
 def _renamed(found: dict[str, Tensor], encoder: VideoViT) -> dict[str, Tensor]:
     """By the names of :class:`VideoViT`; what is not the encoder's is dropped."""
-    found = {key.removeprefix("videomae.").removeprefix("vit."): value for key, value in found.items()}
+    prefixes = ("inner.", "body.", "videomae.", "vit.")  # the first two: of this package's image encoders
+    for prefix in prefixes:
+        found = {key.removeprefix(prefix): value for key, value in found.items()}
     out: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = {}
     for key, value in found.items():
@@ -122,6 +179,7 @@ def _block(
                 if rest.startswith(old):
                     out[prefix + new + rest.removeprefix(old)] = value
                     return
+        out[prefix + rest] = value  # has no place here, and is refused
 
 
 def _joined(prefix: str, held: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -95,6 +95,27 @@ def test_teacher_follows_by_one_minus_momentum(name, encoder, views, batch):
         torch.testing.assert_close(now - before, torch.full_like(now, 1 - start), rtol=1e-3, atol=1e-6)
 
 
+def test_latent_prediction_over_several_masks_is_the_mean_of_each(encoder, views, batch, monkeypatch):
+    """The teacher runs once a step, whatever the number of masks (V-JEPA)."""
+    method = build("latent_prediction", encoder, views).eval()
+    masker, calls = method.masker, []
+
+    def take(*steps):
+        found = [masker(encoder.layout(batch.x), Draw(0, i, batch.index)) for i in steps]
+        monkeypatch.setattr(masker, "masks", lambda layout, draw: found)
+
+    take(1, 2)
+    method.teacher.register_forward_hook(lambda *_: calls.append(1))
+    both = method(batch, Draw(0, 0, batch.index))
+    assert len(calls) == 1
+    alone = []
+    for one in (1, 2):
+        take(one)
+        alone.append(method(batch, Draw(0, 0, batch.index)).loss)
+    assert torch.allclose(both.loss, torch.stack(alone).mean())
+    assert not torch.allclose(alone[0], alone[1])
+
+
 def test_latent_prediction_momentum_is_linear_and_ends_at_one(encoder, views, batch):
     method = build("latent_prediction", encoder, views)
     assert method.momentum.value(0.5) == pytest.approx(0.998)
@@ -107,7 +128,7 @@ def test_latent_targets_are_the_full_row_teacher_gathered(encoder, views, batch)
     mask = method.masker(encoder.layout(batch.x), Draw(0, 0, batch.index).fork("mask"))
     full = encoder(batch.x).tokens.values
     rows = torch.stack([full[b, t] for k in mask.targets for b in range(16) for t in k[b]])
-    torch.testing.assert_close(method._targets(batch, mask)[0], rows)
+    torch.testing.assert_close(method._targets(method._taught(batch)[0], mask), rows)
     prediction = method.predictor(encoder(batch.x, mask), mask, batch.x)
     expected = F.mse_loss(prediction, rows)
     torch.testing.assert_close(method(batch, Draw(0, 0, batch.index)).loss, expected)

@@ -7,7 +7,7 @@
 #   bash benchmarks/fetch.sh --speech   # also recordings: 250 MB to download
 #   bash benchmarks/fetch.sh --motions  # also motions and wearables: 1.4 GB to download, of which 20 MB are kept
 #   bash benchmarks/fetch.sh --volumes  # also two brains: 28 MB
-#   bash benchmarks/fetch.sh --pairs    # also stamps with names and sounds: 161 MB
+#   bash benchmarks/fetch.sh --pairs    # also stamps with names and sounds, clip art with titles: 317 MB to download
 #
 # Several of these options can stand in one call.
 #
@@ -117,8 +117,15 @@ if wants --speech; then
   python "$here/prepare_speech.py" "$root"
 fi
 
-if wants --pairs; then # pictures with names and spoken names: 161 MB
+if wants --pairs; then # pictures with names and spoken names, clip art with titles and keywords
   fetch tuxpaint-stamps-default
   dpkg -x "$root/packages/tuxpaint-stamps-default"_*.deb "$root/files"
+  if [ ! -e "$root/clipart.csv" ]; then
+    for name in openclipart-png openclipart-svg; do
+      fetch "$name"
+      dpkg --fsys-tarfile "$root/packages/$name"_*.deb | tar x -C "$root/files" ./usr/share/openclipart
+    done
+  fi
   python "$here/prepare_crossmodal.py" "$root"
+  rm -rf "$root/files/usr/share/openclipart" "$root/packages"/openclipart-*.deb # 64 pixels stay
 fi

@@ -31,8 +31,8 @@ def generate(source: str, label: str | None) -> Listing:
 
     Args:
         source: ``generated://clips`` and options: ``clips``, ``frames``, ``size`` (pixels), ``speed`` (most
-            pixels a frame), ``seed``, ``ground`` (0: white digits on black, since a colour or a ground that stays
-            tells a video from all others, which is all that comparing clips of one video then learns).
+            pixels a frame), ``seed``, ``ground`` (0: white digits on black, since a colour or a ground that
+            stays tells a video from all others, which is all that comparing clips of one video then learns).
         label: ``direction`` (also for ``auto``), ``digit``, or None.
 
     Raises:

@@ -193,6 +193,93 @@ class EncodedRows:
         return value["bytes"] if value.get("bytes") is not None else value["path"]
 
 
+@dataclass
+class DatasetColumns:
+    """What the columns of a dataset say of its rows.
+
+    Attributes:
+        files: encoded files.
+        label: ``[n]`` values as found, or None.
+        class_names: of a column of class labels, or None.
+        split: ``[n]`` of train, valid, test, or None.
+        group: ``[n]`` values, or None.
+        mark: changes when the dataset changes.
+    """
+
+    files: EncodedRows
+    label: np.ndarray | None
+    class_names: list[str] | None
+    split: np.ndarray | None
+    group: np.ndarray | None
+    mark: list[Any]
+
+
+def joined(found: Any, name: str) -> tuple[Any, np.ndarray | None]:
+    """One ``Dataset``, and ``[n]`` splits where it was a ``DatasetDict`` with such keys.
+
+    Raises:
+        DataError: it is neither.
+    """
+    from datasets import Dataset, DatasetDict, concatenate_datasets
+
+    splits = None
+    if isinstance(found, DatasetDict):
+        words = [SPLIT_WORDS.get(key.lower()) for key in found]
+        if None not in words and "train" in words:
+            splits = np.concatenate([np.full(len(d), w) for d, w in zip(found.values(), words, strict=True)])
+        found = concatenate_datasets(list(found.values()))
+    if not isinstance(found, Dataset):
+        raise DataError(f"{name}: expected a dataset of rows, found {type(found).__name__}")
+    return found, splits
+
+
+def dataset_columns(
+    found: Any, name: str, kind: type, *, column: str | None, label: Any, split: Any, group: Any
+) -> DatasetColumns:
+    """A Hugging Face ``Dataset``, or a ``DatasetDict`` whose keys are splits.
+
+    Args:
+        found: the dataset.
+        name: of the source, for messages.
+        kind: the feature that holds files: ``datasets.Image`` or ``datasets.Video``.
+        column: of this kind; by default the first.
+        label: a column, ``auto`` (a class-label column), or None.
+        split: column of train, valid, test.
+        group: column of groups.
+
+    Raises:
+        DataError: no column of this kind, or no such column.
+    """
+    from datasets import ClassLabel
+
+    found, splits = joined(found, name)
+    features = found.features
+    filed = [key for key, feature in features.items() if isinstance(feature, kind)]
+    column = column or (filed[0] if filed else None)
+    if column is None or column not in filed:
+        what = f"{kind.__name__.lower()}s"
+        raise DataError(f"{name}: {column or 'no column'} holds {what} (columns: {', '.join(features)})")
+    if label == "auto":
+        label = next((key for key, feature in features.items() if isinstance(feature, ClassLabel)), None)
+    for key, asked in (("label", label), ("split", split), ("group", group)):
+        if asked is not None and not isinstance(asked, str):
+            raise DataError(f"data.{key}: give one column of {name}")
+        if asked is not None and asked not in features:
+            raise DataError(f"data.{key}: {name} has no column {asked!r} (it has: {', '.join(features)})")
+    if split is not None:
+        splits = split_words(np.array(found[split], dtype=object), split, name)
+    encoded = found.cast_column(column, kind(decode=False)).select_columns([column])
+    classes = features[label] if label is not None else None
+    return DatasetColumns(
+        EncodedRows(encoded, column),
+        None if label is None else np.array(found[label], dtype=object),
+        list(classes.names) if isinstance(classes, ClassLabel) else None,
+        splits,
+        None if group is None else np.array(found[group], dtype=object),
+        [name, found._fingerprint],
+    )
+
+
 def open_saved(path: Path) -> Any:
     """A Hugging Face dataset that ``save_to_disk`` wrote.
 

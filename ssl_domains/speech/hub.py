@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.core.file_lists import EncodedRows, open_hub, open_saved
-from ssl_domains.speech.labels import SPLIT_WORDS
+from ssl_domains.core.file_lists import EncodedRows, joined, open_hub, open_saved
 from ssl_domains.speech.listing import Listing, Utterance
 from ssl_domains.speech.readers import USUAL, ReadOptions
 
@@ -27,18 +26,9 @@ def read_dataset(found: Any, name: str, options: ReadOptions) -> Listing:
     Raises:
         DataError: no Audio column, or no column of a name that was asked for.
     """
-    from datasets import Audio, ClassLabel, Dataset, DatasetDict, concatenate_datasets
+    from datasets import Audio, ClassLabel
 
-    splits: list[str | None] | None = None
-    if isinstance(found, DatasetDict):
-        words = [SPLIT_WORDS.get(key.lower()) for key in found]
-        if None not in words and "train" in words:
-            splits = [
-                word for data, word in zip(found.values(), words, strict=True) for _ in range(len(data))
-            ]
-        found = concatenate_datasets(list(found.values()))
-    if not isinstance(found, Dataset):
-        raise DataError(f"{name}: expected a dataset of rows, found {type(found).__name__}")
+    found, splits = joined(found, name)
     sound = [key for key, feature in found.features.items() if isinstance(feature, Audio)]
     column = options.path or (sound[0] if sound else None)
     if column not in sound:
@@ -52,7 +42,7 @@ def read_dataset(found: Any, name: str, options: ReadOptions) -> Listing:
     for number in range(len(found)):
         cell = {key: None if column is None else column[number] for key, column in values.items()}
         text, speaker = (None if cell[key] is None else str(cell[key]) for key in ("text", "speaker"))
-        split = splits[number] if splits is not None else cell["split"]
+        split = str(splits[number]) if splits is not None else cell["split"]
         start, end = float(cell["start"] or 0.0), None if cell["end"] is None else float(cell["end"])
         rows.append(Utterance(number, str(number), start, end, text, speaker, cell["label"], split))
     files = EncodedRows(found.cast_column(column, Audio(decode=False)).select_columns([column]), str(column))

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
+from ssl_domains.core.labels import SPLIT_WORDS
 
-SPLIT_WORDS = {
-    "train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid",
-    "dev": "valid", "test": "test", "testing": "test",
-}  # fmt: skip
 SPLITS = ("train", "valid", "test")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core.errors import DataError
-from ssl_domains.speech.labels import SPLIT_WORDS
+from ssl_domains.core.labels import SPLIT_WORDS
 from ssl_domains.speech.listing import SUFFIXES, Listing, Utterance
 from ssl_domains.speech.segments import find_segments, segments_of_table
 

@@ -1,6 +1,6 @@
 """Writes the tables of options and names in the Markdown pages from the code they speak of.
 
-    python docs/tables.py           # rewrites them in README.md and docs/*.md
+    python docs/tables.py           # rewrites them in README.md and docs/**/*.md
     python docs/tables.py --check   # says which are stale; exit code 1 when any is
 
 A table stands between ``<!-- table: KIND ... -->`` and ``<!-- end table -->``.
@@ -29,7 +29,7 @@ FILLED = {"self", "spec", "encoder", "objective", "views", "masker", "width*", "
 
 def pages() -> list[Path]:
     """README and all pages of docs."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,6 +1,6 @@
 """The pages: code blocks run, links lead somewhere, tables say what the code says.
 
-In ``README.md`` and ``docs/*.md``
+In ``README.md`` and ``docs/**/*.md``
 
 - every ```` ```python ```` block runs, in order, in one namespace a page and one folder a page;
 - ``<!-- file: NAME -->`` before a block writes it as a file into that folder, ``<!-- file+: NAME -->``
@@ -34,7 +34,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 GENERATED = {"claims.md", "design.md"}
 BLOCK = re.compile(
@@ -256,7 +256,9 @@ def test_navigation_has_every_page() -> None:
 
     Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
     nav = str(yaml.load((ROOT / "mkdocs.yml").read_text(), Loader=Loader)["nav"])
-    missing = [p.name for p in (ROOT / "docs").glob("*.md") if p.name not in nav]
+    docs = ROOT / "docs"
+    names = [p.relative_to(docs).as_posix() for p in docs.rglob("*.md")]
+    missing = [name for name in names if f"'{name}'" not in nav]
     assert not missing, f"mkdocs.yml does not list {missing}"
 
 

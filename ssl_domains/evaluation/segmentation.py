@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_domains.core.errors import UserError
 from ssl_domains.core.interfaces import Source
 from ssl_domains.core.registry import register
 from ssl_domains.evaluation.data import LabelledRows
@@ -108,6 +109,8 @@ class SegmentationProbe(ProtocolProbe):
         lr: Default 1e-3 (2006.10511).
         batch_size: samples a step. Default 10 (2006.10511).
         frozen: train the head (and pyramid) alone.
+        decoder: where an encoder without a decoder has one to offer (``monai_vit``: that of UNETR), it gets
+            that, freshly drawn, instead of the pyramid.
         tolerance: of ``nsd`` in mm.
         max_test: at most so many test volumes.
         device: see :func:`~ssl_domains.evaluation.embeddings.resolve_device`.
@@ -125,6 +128,7 @@ class SegmentationProbe(ProtocolProbe):
         lr: float = 1e-3,
         batch_size: int = 10,
         frozen: bool = False,
+        decoder: bool = False,
         tolerance: float = 2.0,
         max_test: int = 20,
         device: str = "auto",
@@ -135,6 +139,11 @@ class SegmentationProbe(ProtocolProbe):
             )
         self.volumes, self.steps, self.lr, self.batch_size = volumes, steps, lr, batch_size
         self.frozen, self.tolerance, self.max_test, self.device = frozen, tolerance, max_test, device
+        if frozen and decoder:
+            raise ValueError(
+                "a freshly drawn decoder must be trained; set frozen or decoder, not both"
+            )
+        self.decoder = decoder
 
     def why_not(self, source: Source, labelled: LabelledRows | None) -> str:
         if getattr(source, "dense_classes", None) is None:
@@ -172,6 +181,13 @@ class SegmentationProbe(ProtocolProbe):
         from monai.losses.dice import DiceCELoss
 
         body = copy.deepcopy(encoder).float()
+        if self.decoder and not getattr(body, "has_decoder", False):
+            if not hasattr(body, "with_decoder"):
+                raise UserError(
+                    "probe segmentation: this encoder has no decoder to offer; leave out decoder, or use "
+                    "monai_vit"
+                )
+            body = body.with_decoder()
         for parameter in body.parameters():
             parameter.requires_grad_(not self.frozen)
         model = Segmenter(body, source.spec.dims, len(source.dense_classes)).to(where)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ssl_domains.core import registry
+from ssl_domains.core.errors import UserError
 from ssl_domains.evaluation import evaluate_encoder
 from ssl_domains.evaluation.segmentation import SegmentationProbe, Segmenter, scores_of
 
@@ -49,6 +50,21 @@ def test_segments_phantoms(name, patches, slices):
     assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
     if name == "decoder":
         assert rows["dice"].mean > 0.3  # five structures; nothing but background gives 0
+
+
+def test_a_transformer_gets_the_decoder_of_unetr(medical, patches):
+    source = medical.open(
+        "generated://phantoms?patients=4&size=32", patch=(32, 32, 32), valid=0.25, test=0.25
+    )
+    torch.manual_seed(0)
+    encoder = registry.get("encoder", "monai_vit")(source.spec, width=24, depth=4, heads=2, ffn=48)
+    probe = SegmentationProbe(volumes=1, steps=1, max_test=1, decoder=True)
+    model = probe.fitted(encoder, source, 0, torch.device("cpu"))
+    assert model.decodes
+    assert [s.metric for s in probe.scored(model, source, torch.device("cpu"))] == ["dice", "nsd", "hd95"]
+    bare = registry.get("encoder", "volume_vit")(patches.spec, patch=4, width=24, depth=1, heads=2)
+    with pytest.raises(UserError, match="no decoder to offer"):
+        probe.fitted(bare, patches, 0, torch.device("cpu"))
 
 
 def test_labelled_volumes_are_of_training_patients(patches):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -76,8 +78,6 @@ def test_weights_load_into_basic_unet(patches):
 
     features = (4, 4, 8, 8, 16)
     wide = registry.get("encoder", "monai_unet")
-    from dataclasses import replace
-
     spec = replace(patches.spec, size=(32, 32, 32))
     torch.manual_seed(0)
     encoder = wide(spec, features=features, decoder=True).eval()
@@ -127,10 +127,54 @@ def test_weights_load_into_resnet_and_vit(patches):
     assert torch.allclose(vit(encoder.prepare(x))[0], encoder(x).tokens.values, atol=1e-5)
 
 
+UNETR_SIZES = {"width": 24, "heads": 2, "ffn": 48}
+
+
+@pytest.fixture
+def blocks32(patches):
+    """The spec of patches of 32 voxels: eight cubes of 16."""
+    return replace(patches.spec, size=(32, 32, 32))
+
+
+def test_weights_load_into_unetr(blocks32):
+    """Twelve blocks: MONAI's network with these weights gives the same map; also from a pretrained ViT."""
+    from monai.networks.nets.unetr import UNETR
+
+    torch.manual_seed(0)
+    vit = registry.get("encoder", "monai_vit")(blocks32, depth=12, **UNETR_SIZES)
+    encoder = vit.with_decoder(feature_size=4).eval()
+    net = UNETR(1, 2, (32, 32, 32), 4, 24, 48, 2).eval()
+    net.load_state_dict(encoder.monai_state())  # strict: every name is there
+    voxels = encoder.prepare(torch.rand(2, 1, 32, 32, 32))
+    with torch.no_grad():
+        decoded = encoder.decode(voxels, encoder.stages(voxels))
+        assert torch.allclose(net(voxels), encoder.body.out(decoded[-1]), atol=1e-5)
+        assert torch.equal(encoder(voxels).pooled, vit.eval()(voxels).pooled)
+    assert tuple(m.shape[1] for m in decoded) == encoder.decoder_widths
+    assert [m.shape[2] for m in decoded] == [4, 8, 16, 32]
+    fresh = UNETR(1, 2, (32, 32, 32), 4, 24, 48, 2).eval()
+    fresh.vit.load_state_dict(vit.monai_state())  # strict
+    with torch.no_grad():
+        assert torch.allclose(fresh.vit(voxels)[0], vit(voxels * vit.std + vit.mean).tokens.values, atol=1e-4)
+
+
+def test_unetr_of_other_depths_and_its_weights(blocks32, tmp_path):
+    unetr = registry.get("encoder", "monai_unetr")
+    vit = registry.get("encoder", "monai_vit")(blocks32, depth=4, **UNETR_SIZES)
+    torch.save(vit.monai_state(), tmp_path / "vit.pt")
+    one = unetr(blocks32, depth=4, feature_size=4, weights=str(tmp_path / "vit.pt"), **UNETR_SIZES)
+    assert torch.equal(one.vit.norm.weight, vit.body.norm.weight)
+    assert torch.equal(one.vit.blocks[3].attn.qkv.weight, vit.body.blocks[3].attn.qkv.weight)
+    torch.save(one.monai_state(), tmp_path / "unetr.pt")
+    two = unetr(blocks32, depth=4, feature_size=4, weights=str(tmp_path / "unetr.pt"), **UNETR_SIZES)
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values()))
+    assert len(two.decoder_modules()) == len(two.decoder_widths)
+    with pytest.raises(ValueError, match=r"wants encoder.patch=16 and encoder.depth of 4"):
+        unetr(blocks32, depth=3, **UNETR_SIZES)
+
+
 @pytest.mark.slow
 def test_weights_load_into_swin_unetr(patches):
-    from dataclasses import replace
-
     from monai.networks.nets.swin_unetr import SwinUNETR
 
     spec = replace(patches.spec, size=(64, 64, 64))

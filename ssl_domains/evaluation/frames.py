@@ -18,16 +18,18 @@ from ssl_domains.evaluation.token_states import (
     Reader,
     check_layer,
     has_states,
+    long_rows,
     picked,
     split_rows,
 )
 
 
-def with_segments(source: Source) -> np.ndarray:
-    """``[n]`` rows that have labelled stretches."""
+def with_segments(source: Source, min_seconds: float = 0.0) -> np.ndarray:
+    """``[n]`` rows that have labelled stretches and last ``min_seconds`` or longer."""
     if getattr(source, "segment_names", None) is None:
         return np.empty(0, dtype=np.int64)
-    return np.array([i for i in range(len(source)) if source.segments(i) is not None], dtype=np.int64)  # type: ignore[attr-defined]
+    rows = long_rows(source, min_seconds)
+    return np.array([i for i in rows if source.segments(i) is not None], dtype=np.int64)  # type: ignore[attr-defined]
 
 
 def frame_labels(source: Source, row: int, times: np.ndarray) -> np.ndarray:
@@ -44,11 +46,12 @@ class _SegmentProbe(ProtocolProbe):
     """Base of probes on labelled stretches."""
 
     tunes_encoder = True
+    min_seconds: float = 0.0
 
     def why_not(self, source: Source, labelled: LabelledRows | None) -> str:
         if has_states(source):
             return has_states(source)
-        if not len(with_segments(source)):
+        if not len(with_segments(source, self.min_seconds)):
             return "This probe needs labelled stretches (phones): label files or a table (data.segments)."
         return ""
 
@@ -80,6 +83,7 @@ class FrameProbe(_SegmentProbe):
         max_frames: at most so many frames of a split, drawn at random.
         max_rows: at most so many rows of a split.
         train_rows: at most so many training rows, for a curve over the number of labels; None: all.
+        min_seconds: shorter rows are left out (words that are rows beside the sentences they are cut out of).
     """
 
     draws = "draws of frames and initialisations"
@@ -95,7 +99,9 @@ class FrameProbe(_SegmentProbe):
         max_frames: int = 20_000,
         max_rows: int = 2_000,
         train_rows: int | None = None,
+        min_seconds: float = 0.0,
     ) -> None:
+        self.min_seconds = min_seconds
         for name, value in (
             ("lr", lr),
             ("epochs", epochs),
@@ -112,7 +118,7 @@ class FrameProbe(_SegmentProbe):
         self.max_frames, self.max_rows, self.train_rows = max_frames, max_rows, train_rows
 
     def score(self, reader: Reader, seed: int) -> list[Score]:
-        rows = split_rows(reader.source, with_segments(reader.source), self.max_rows, seed)
+        rows = split_rows(reader.source, with_segments(reader.source, self.min_seconds), self.max_rows, seed)
         rows["train"] = rows["train"][: self.train_rows]
         data = {name: self._frames(reader, found, seed) for name, found in rows.items()}
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -187,6 +193,7 @@ class ABXProbe(_SegmentProbe):
         max_rows: at most so many rows, from the test part.
         shortest: stretches of fewer tokens are left out.
         longest: of longer ones the middle is taken.
+        min_seconds: as of ``frames``.
     """
 
     draws = "draws of triples"
@@ -200,7 +207,9 @@ class ABXProbe(_SegmentProbe):
         max_rows: int = 300,
         shortest: int = 2,
         longest: int = 20,
+        min_seconds: float = 0.0,
     ) -> None:
+        self.min_seconds = min_seconds
         for name, value in (("triples", triples), ("max_rows", max_rows), ("shortest", shortest)):
             _positive(name, value)
         if longest < shortest:
@@ -210,7 +219,7 @@ class ABXProbe(_SegmentProbe):
 
     def score(self, reader: Reader, seed: int) -> list[Score]:
         source: Any = reader.source
-        rows = split_rows(source, with_segments(source), self.max_rows)["test"]
+        rows = split_rows(source, with_segments(source, self.min_seconds), self.max_rows)["test"]
         pieces, kind, who = self._pieces(reader, rows)
         a, b, x = self._triples(kind, who, np.random.default_rng(seed))
         if not len(a):

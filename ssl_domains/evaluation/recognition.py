@@ -15,7 +15,7 @@ from ssl_domains.core.registry import register
 from ssl_domains.evaluation.data import LabelledRows
 from ssl_domains.evaluation.protocols import Features, Score, plain
 from ssl_domains.evaluation.superb import _Trained
-from ssl_domains.evaluation.token_states import Featurizer, Reader, has_states, split_rows
+from ssl_domains.evaluation.token_states import Featurizer, Reader, has_states, long_rows, split_rows
 
 
 def edits(guess: Sequence[Any], truth: Sequence[Any]) -> int:
@@ -87,6 +87,7 @@ class RecognitionProbe(_Trained):
         max_rows: of a split.
         patience: epochs without a better validation error rate.
         layer: as of ``superb_utterance``.
+        min_seconds: shorter rows are left out, as of ``frames``.
     """
 
     def __init__(
@@ -100,11 +101,12 @@ class RecognitionProbe(_Trained):
         max_rows: int = 5_000,
         patience: int = 10,
         layer: str | int = "weighted",
+        min_seconds: float = 0.0,
     ) -> None:
         super().__init__(lr, epochs, width, normalise, max_rows, patience, layer)
         if units not in ("characters", "phones"):
             raise ValueError(f"units must be characters or phones, got {units!r}")
-        self.units, self.lstm = units, lstm
+        self.units, self.lstm, self.min_seconds = units, lstm, min_seconds
         self.main = "character_error_rate" if units == "characters" else "phone_error_rate"
 
     def why_not(self, source: Source, labelled: LabelledRows | None) -> str:
@@ -115,13 +117,14 @@ class RecognitionProbe(_Trained):
 
     def _targets(self, source: Any) -> dict[int, list[int]]:
         """Numbers of the symbols of each row that has some; 0 is the blank."""
+        long = long_rows(source, self.min_seconds)
         if self.units == "characters":
             place = {c: i + 1 for i, c in enumerate(source.spec.symbols)}
-            texts = enumerate(getattr(source, "texts", ()))
-            return {row: [place[c] for c in text if c in place] for row, text in texts if text}
+            texts = getattr(source, "texts", [None] * len(source))
+            return {row: [place[c] for c in texts[row] if c in place] for row in long if texts[row]}
         if getattr(source, "segment_names", None) is None:
             return {}
-        rows = {row: source.segments(row) for row in range(len(source))}
+        rows = {row: source.segments(row) for row in long}
         return {row: [int(k) + 1 for k in found[2]] for row, found in rows.items() if found and len(found[2])}
 
     def measure(self, features: Features, seed: int) -> list[Score]:

@@ -127,6 +127,13 @@ def check_layer(layer: str | int) -> str | int:
     return layer
 
 
+def long_rows(source: Source, min_seconds: float) -> list[int]:
+    """Numbers of the rows that last ``min_seconds`` or longer; all of them for 0."""
+    if not min_seconds:
+        return list(range(len(source)))
+    return np.flatnonzero(np.asarray(source.lengths) >= min_seconds).tolist()  # type: ignore[attr-defined]
+
+
 def mean_tokens(values: Tensor, lengths: Tensor) -> Tensor:
     """``[B, D]``: the mean of ``values [B, N, D]`` over real tokens."""
     there = (torch.arange(values.shape[1], device=values.device) < lengths[:, None])[..., None]

@@ -159,8 +159,9 @@ def byol(objective: Any, **options: Any) -> Method:
 
 def dino(objective: Any, std: float = 0.3) -> Method:
     return SelfDistillation(
-        Patches(), objective, Noise(std), projector=(32, 16), predictor=(), prototypes=K, momentum=0.9
-    )
+        Patches(), objective, Noise(std), projector=(32, 16), predictor=(), prototypes=K, momentum=0.9,
+        projector_norm="batch", freeze_prototypes_epochs=0,
+    )  # fmt: skip
 
 
 def swav(objective: Any) -> Method:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ssl_domains.core.batch import Batch, Encoded, Output
 from ssl_domains.core.errors import UserError
@@ -14,9 +14,8 @@ from ssl_domains.core.interfaces import Encoder, Source, Views
 from ssl_domains.core.methods._common import momentum_ramp, stages
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.objectives.cross_level import CrossLevel, Levels
-from ssl_domains.core.parts.heads import mlp
+from ssl_domains.core.parts.heads import PrototypeHead
 from ssl_domains.core.parts.pooling import InstancePooling, Pooling
-from ssl_domains.core.parts.prototypes import Prototypes
 from ssl_domains.core.parts.teacher import Teacher
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import method
@@ -66,8 +65,8 @@ class CrossLevelDistillation(Method):
         if teacher_buffers not in ("copy", "ema", "own"):
             raise ValueError(f"method.teacher_buffers must be copy, ema or own, got {teacher_buffers!r}")
         self.encoder, self.objective, self.views = encoder, objective, views
-        self.whole_head = Head(encoder.pooled_width, projector, prototypes)
-        self.region_head = Head(encoder.width, projector, prototypes)
+        self.whole_head = PrototypeHead(encoder.pooled_width, projector, prototypes)
+        self.region_head = PrototypeHead(encoder.width, projector, prototypes)
         self.pooling = InstancePooling(pooling, encoder.width)
         self.embedding_width = prototypes
         parts = (encoder, self.whole_head, self.region_head)
@@ -120,15 +119,3 @@ class CrossLevelDistillation(Method):
     def encoder_for_export(self) -> Encoder:
         """The teacher's encoder, which the papers evaluate."""
         return self.teachers[0].module  # type: ignore[return-value, union-attr]
-
-
-class Head(nn.Module):
-    """DINO's head ``[N, D] -> [N, K]``; all hidden layers with GELU and without norm."""
-
-    def __init__(self, width: int, projector: Sequence[int], prototypes: int) -> None:
-        super().__init__()
-        self.body = mlp(width, projector, norm="none", activation="gelu")
-        self.last = Prototypes(projector[-1] if projector else width, prototypes)
-
-    def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
-        return self.last(self.body(x), frozen=frozen)  # type: ignore[no-any-return]

@@ -22,8 +22,9 @@ class Data2Vec(LatentPrediction):
 
     Each layer's tokens are layer-normalised without affine part before the mean (section 3.3); the teacher
     reads the whole input. The authors' student puts mask tokens in place of hidden ones and predicts with one
-    linear layer: an encoder with ``hidden: replace`` and ``predictor: {depth: 0}``. They take the output of
-    the feed-forward parts before the residual; here it is that of the blocks, which every encoder gives.
+    linear layer: an encoder with ``hidden: replace`` and ``predictor: {depth: 0}``. For
+    speech and text they take the output of the feed-forward parts before the residual; here it is that of
+    the blocks, as in their code for images, which every encoder gives.
 
     Args:
         encoder: gives its hidden states (``layers=True``), one for each block.

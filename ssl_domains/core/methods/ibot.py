@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_domains.core.batch import Batch, Encoded, Mask, Output, View
-from ssl_domains.core.interfaces import Encoder, Masker, Views
+from ssl_domains.core.interfaces import Encoder, Masker, Source, Views
 from ssl_domains.core.methods._common import momentum_ramp, stages
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.objectives.base import Terms, mean_terms
 from ssl_domains.core.objectives.distillation import TeacherCrossEntropy
-from ssl_domains.core.parts.heads import mlp
-from ssl_domains.core.parts.prototypes import Prototypes
+from ssl_domains.core.parts.heads import Norm, PrototypeHead
 from ssl_domains.core.parts.teacher import Teacher
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import method
@@ -38,6 +37,8 @@ class IBOT(Method):
         masked_share: share of the global views that are masked at all; 0.5 (the paper's).
         token_weight: of the token part beside the view part; 1 (the paper's).
         momentum: EMA momentum ``[start, end]`` along a cosine; ``[0.996, 1.0]``.
+        freeze_prototypes_epochs: epochs at the start in which the head's last layer stays; 1 (the authors').
+        projector_norm: ``none`` (the paper's), ``batch`` or ``layer`` after the head's hidden layers.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class IBOT(Method):
         masked_share: float = 0.5,
         token_weight: float = 1.0,
         momentum: float | tuple[float, float] = (0.996, 1.0),
+        freeze_prototypes_epochs: int = 1,
+        projector_norm: Norm = "none",
     ) -> None:
         super().__init__()
         if encoder.drops_hidden:
@@ -61,28 +64,34 @@ class IBOT(Method):
             raise ValueError(f"method.masked_share must lie in (0, 1], got {masked_share}")
         self.encoder, self.objective, self.views, self.masker = encoder, objective, views, masker
         self.token_objective = for_tokens(objective)
-        self.projector = mlp(encoder.width, projector)
-        self.projector.append(Prototypes(projector[-1] if projector else encoder.width, prototypes))
+        self.projector = PrototypeHead(encoder.width, projector, prototypes, projector_norm)
         self.embedding_width = prototypes
         self.teacher_encoder, self.teacher_projector = Teacher(encoder), Teacher(self.projector)
         self.masked_share, self.token_weight = masked_share, token_weight
         self.momentum = momentum_ramp(momentum, "cosine")
+        self.freeze_epochs, self.epoch = freeze_prototypes_epochs, 0
 
     @classmethod
     def objective_width(cls, encoder: Encoder, options: Mapping[str, Any]) -> int:
         """K."""
         return int(options.get("prototypes", 8192))
 
+    def before_epoch(self, source: Source, epoch: int) -> None:
+        self.epoch = epoch
+
     def forward(self, batch: Batch, draw: Draw) -> Output:
         views = self.views(batch, draw.fork("views"))
         masks = [self._mask(view, draw.fork(f"mask{i}")) for i, view in enumerate(views)]
         encoded = [self.encoder(view.x, mask) for view, mask in zip(views, masks, strict=True)]
-        z = [self.projector(e.pooled) for e in encoded]
+        frozen = self.epoch < self.freeze_epochs
+        z = [self.projector(e.pooled, frozen) for e in encoded]
         pairs = [(e, m, v) for e, m, v in zip(encoded, masks, views, strict=True) if m is not None]
         teachers = [self.teacher_encoder(view.x) for _, _, view in pairs]
         pooled = [self.teacher_projector(t.pooled) for t in teachers]
         whole = self.objective.over_views(z, pooled)
-        tokens = mean_terms(self._tokens(e, t, m) for (e, m, _), t in zip(pairs, teachers, strict=True))
+        tokens = mean_terms(
+            self._tokens(e, t, m, frozen) for (e, m, _), t in zip(pairs, teachers, strict=True)
+        )
         total = whole.total + self.token_weight * tokens.total
         parts = whole.parts | {"views": whole.total.detach(), "tokens": tokens.total.detach()}
         parts |= {f"token_{name}": value for name, value in tokens.parts.items()}
@@ -98,7 +107,7 @@ class IBOT(Method):
             return mask
         return Mask(mask.hidden & draw.fork("whole").bernoulli(self.masked_share)[:, None])
 
-    def _tokens(self, student: Encoded, teacher: Encoded, mask: Mask) -> Terms:
+    def _tokens(self, student: Encoded, teacher: Encoded, mask: Mask, frozen: bool = False) -> Terms:
         """Hidden tokens, each weighted by one over the number of them in its sample."""
         weights = None
         if mask.hidden.ndim == 2:
@@ -106,7 +115,8 @@ class IBOT(Method):
             hidden = mask.hidden if padding is None else mask.hidden & ~padding
             weights = 1.0 / hidden.sum(dim=1, keepdim=True).expand_as(hidden)[hidden]
         target = self.teacher_projector(teacher.tokens.select(mask))
-        return self.token_objective(self.projector(student.tokens.select(mask)), target, weights=weights)
+        found = self.projector(student.tokens.select(mask), frozen)
+        return self.token_objective(found, target, weights=weights)
 
     def after_step(self, progress: Progress) -> None:
         momentum = self.momentum.value(progress.fraction)

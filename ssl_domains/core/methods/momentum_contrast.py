@@ -37,6 +37,7 @@ class MomentumContrast(Method):
         momentum: EMA momentum, one number (0.999, the paper's) or ``[start, end]`` (cosine).
         symmetric: also use the second view as query.
         projector_norm: ``batch`` (v3), or ``none`` (v2's projector, and that of HaLP and CMD).
+        last_norm: projector and predictor end in a batch norm without scale (v3).
 
     A row of the queue that holds the query's own sample (a short data set comes round before
     the queue does) is not counted as its negative. The papers' shuffling of batch norm is not
@@ -54,16 +55,19 @@ class MomentumContrast(Method):
         momentum: float | tuple[float, float] = 0.999,
         symmetric: bool = False,
         projector_norm: str = "batch",
+        last_norm: bool = False,
     ) -> None:
         super().__init__()
         if projector_norm not in ("batch", "layer", "none"):
             raise ValueError(f"method.projector_norm must be batch, layer or none, got {projector_norm!r}")
         self.encoder, self.objective, self.views = encoder, objective, views
-        self.projector = mlp(encoder.pooled_width, projector, norm=projector_norm)  # type: ignore[arg-type]
+        self.projector = mlp(encoder.pooled_width, projector, norm=projector_norm, last_norm=last_norm)  # type: ignore[arg-type]
         self.embedding_width = projector[-1] if projector else encoder.pooled_width
         self.predictor: nn.Module | None = None
         if predictor:
-            self.predictor = mlp(self.embedding_width, [*predictor, self.embedding_width])
+            self.predictor = mlp(
+                self.embedding_width, [*predictor, self.embedding_width], last_norm=last_norm
+            )
         self.teacher_encoder = Teacher(encoder)
         self.teacher_projector = Teacher(self.projector)
         self.queue = Queue(queue_size, self.embedding_width) if queue_size else None

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ssl_domains.core.batch import Batch, Output, View
-from ssl_domains.core.interfaces import Encoder, Views
+from ssl_domains.core.interfaces import Encoder, Source, Views
 from ssl_domains.core.methods._common import momentum_ramp, stages
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.objectives.base import Objective
-from ssl_domains.core.parts.heads import mlp
-from ssl_domains.core.parts.prototypes import Prototypes
+from ssl_domains.core.parts.heads import Norm, PrototypeHead, mlp
 from ssl_domains.core.parts.teacher import Teacher
 from ssl_domains.core.random import Draw
 from ssl_domains.core.registry import method
@@ -37,6 +36,9 @@ class SelfDistillation(Method):
             65,536). 0: none.
         momentum: EMA momentum ``[start, end]`` along a cosine; ``[0.996, 1.0]`` (both papers').
         teacher_buffers: what happens to batch-norm statistics: ``copy``, ``ema`` or ``own``.
+        projector_norm: ``batch``, ``layer`` or ``none`` after the projector's hidden layers; None: ``batch``
+            with ReLU (BYOL), and with prototypes ``none`` with GELU (DINO).
+        freeze_prototypes_epochs: epochs at the start in which the prototypes stay. Default 1 (DINO).
     """
 
     def __init__(
@@ -49,21 +51,29 @@ class SelfDistillation(Method):
         prototypes: int = 0,
         momentum: float | tuple[float, float] = (0.996, 1.0),
         teacher_buffers: str = "own",
+        projector_norm: Norm | None = None,
+        freeze_prototypes_epochs: int = 1,
     ) -> None:
         super().__init__()
         if teacher_buffers not in ("copy", "ema", "own"):
             raise ValueError(f"method.teacher_buffers must be copy, ema or own, got {teacher_buffers!r}")
         self.encoder, self.objective, self.views = encoder, objective, views
-        self.projector = mlp(encoder.pooled_width, projector)
-        width = projector[-1] if projector else encoder.pooled_width
+        if projector_norm not in (None, "batch", "layer", "none"):
+            raise ValueError(f"method.projector_norm must be batch, layer or none, got {projector_norm!r}")
+        width = encoder.pooled_width
+        self.projector: nn.Module
         if prototypes:
-            self.projector.append(Prototypes(width, prototypes))
+            self.projector = PrototypeHead(width, projector, prototypes, projector_norm or "none")
             width = prototypes
+        else:
+            self.projector = mlp(width, projector, norm=projector_norm or "batch")
+            width = projector[-1] if projector else width
         self.embedding_width = width
         self.predictor: nn.Module | None = mlp(width, [*predictor, width]) if predictor else None
         self.teacher_encoder = Teacher(encoder, teacher_buffers)  # type: ignore[arg-type]
         self.teacher_projector = Teacher(self.projector, teacher_buffers)  # type: ignore[arg-type]
         self.momentum = momentum_ramp(momentum, "cosine")
+        self.freeze_epochs, self.epoch = freeze_prototypes_epochs if prototypes else 0, 0
 
     @classmethod
     def objective_width(cls, encoder: Encoder, options: Mapping[str, Any]) -> int:
@@ -71,10 +81,14 @@ class SelfDistillation(Method):
         projector = options.get("projector", (4096, 256))
         return int(options.get("prototypes") or (projector[-1] if projector else encoder.pooled_width))
 
+    def before_epoch(self, source: Source, epoch: int) -> None:
+        self.epoch = epoch
+
     def forward(self, batch: Batch, draw: Draw) -> Output:
         views = self.views(batch, draw.fork("views"))
         encoded = [self.encoder(view.x) for view in views]
-        z = [self.projector(e.pooled) for e in encoded]
+        frozen = {"frozen": True} if self.epoch < self.freeze_epochs else {}
+        z = [self.projector(e.pooled, **frozen) for e in encoded]
         students = z if self.predictor is None else [self.predictor(v) for v in z]
         teachers = [self._teacher(view) for view in views if view.role != "local"]
         terms = self.objective.over_views(students, teachers)

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_domains.core.collectives import all_reduce_sum, world_size
+from ssl_domains.core.parts.prototypes import Prototypes
+
+Norm = Literal["batch", "layer", "none"]
 
 
 class GlobalBatchNorm1d(nn.BatchNorm1d):
@@ -44,7 +47,7 @@ def mlp(
     in_width: int,
     widths: Sequence[int],
     *,
-    norm: Literal["batch", "layer", "none"] = "batch",
+    norm: Norm = "batch",
     last_norm: bool = False,
     last_bias: bool = True,
     activation: Literal["relu", "gelu"] = "relu",
@@ -72,3 +75,29 @@ def mlp(
             layers.append(GlobalBatchNorm1d(width, affine=False))
         in_width = width
     return nn.Sequential(*layers)
+
+
+class PrototypeHead(nn.Module):
+    """DINO's head ``[N, D] -> [N, K]``: an MLP with GELU, unit length, weight-normalised outputs (Caron et
+    al., ICCV 2021, section 3.1 and appendix C; the same in iBOT and EsViT).
+
+    Args:
+        width: D.
+        projector: widths of the MLP.
+        prototypes: K.
+        norm: after each hidden layer. Default none, as in the papers for transformers.
+    """
+
+    def __init__(self, width: int, projector: Sequence[int], prototypes: int, norm: Norm = "none") -> None:
+        super().__init__()
+        self.body = mlp(width, projector, norm=norm, activation="gelu")
+        for layer in self.body:
+            if isinstance(layer, nn.Linear):  # the authors'; with larger biases all samples begin as one
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        self.last = Prototypes(projector[-1] if projector else width, prototypes)
+
+    def forward(self, x: Tensor, frozen: bool = False) -> Tensor:
+        """Scores; ``frozen``: the outputs' weights get no gradient."""
+        return self.last(self.body(x), frozen=frozen)  # type: ignore[no-any-return]

@@ -182,6 +182,25 @@ def test_swav_prototypes_stay_in_the_first_epoch(encoder, views, batch):
         assert bool(method.prototypes.weight.grad.abs().max() > 0) == moves
 
 
+def test_dino_prototypes_rest_in_the_first_epoch(encoder, views, batch):
+    method = build("dino", encoder, views)
+    for epoch, rests in ((0, True), (1, False)):
+        method.before_epoch(None, epoch)
+        method.zero_grad()
+        method(batch, Draw(0, 0, batch.index)).loss.backward()
+        assert method.projector.last.weight.grad.eq(0).all() == rests
+        assert method.projector.body[0].weight.grad.abs().sum() > 0
+    assert build("byol", encoder, views).freeze_epochs == 0
+
+
+def test_heads_of_moco_v3_end_in_a_norm(encoder, views, batch):
+    objective = InfoNCE(temperature=0.2)
+    method = MomentumContrast(encoder, objective, views(), [16, 8], [16], queue_size=0, last_norm=True)
+    for head in (method.projector, method.predictor):
+        assert not head[-1].affine
+        assert head[-2].bias is None
+
+
 def test_state_travels(encoder, views, batch):
     method = build("momentum_contrast", encoder, views)
     method(batch, Draw(0, 0, batch.index))

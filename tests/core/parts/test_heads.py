@@ -2,8 +2,9 @@
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from ssl_domains.core.parts.heads import GlobalBatchNorm1d, mlp
+from ssl_domains.core.parts.heads import GlobalBatchNorm1d, PrototypeHead, mlp
 from ssl_domains.core.parts.prototypes import Prototypes
 from ssl_domains.core.testing import run_processes
 
@@ -55,3 +56,15 @@ def test_prototype_scores_are_cosines_and_can_be_frozen():
     torch.testing.assert_close(prototypes(z), expected)
     prototypes(z, frozen=True).sum().backward()
     assert float(prototypes.weight.grad.abs().max()) == 0.0
+
+
+def test_the_head_of_dino_has_gelu_no_norm_and_unit_outputs():
+    head = PrototypeHead(6, [8, 4], 5)
+    kinds = [type(layer).__name__ for layer in head.body]
+    assert kinds == ["Linear", "GELU", "Linear"]
+    x = torch.randn(7, 6)
+    z = head.body[2](F.gelu(x @ head.body[0].weight.T + head.body[0].bias))
+    torch.testing.assert_close(head(x), F.normalize(z, dim=1) @ F.normalize(head.last.weight, dim=1).T)
+    head(x, frozen=True).square().sum().backward()
+    assert head.last.weight.grad.eq(0).all()
+    assert head.body[0].weight.grad.abs().sum() > 0

@@ -140,9 +140,7 @@ class SegmentationProbe(ProtocolProbe):
         self.volumes, self.steps, self.lr, self.batch_size = volumes, steps, lr, batch_size
         self.frozen, self.tolerance, self.max_test, self.device = frozen, tolerance, max_test, device
         if frozen and decoder:
-            raise ValueError(
-                "a freshly drawn decoder must be trained; set frozen or decoder, not both"
-            )
+            raise ValueError("a freshly drawn decoder must be trained; set frozen or decoder, not both")
         self.decoder = decoder
 
     def why_not(self, source: Source, labelled: LabelledRows | None) -> str:

@@ -211,7 +211,12 @@ def main() -> None:
         for m in (False, True):
             with context.Pool(1) as pool:
                 found.append(pool.apply(peak, (frames, args.size, args.batch, m)))
-        print(f"memory of a step, {frames} frames: full {found[0]:.0f} MiB, masked {found[1]:.0f} MiB")
+        ratio = found[0] / max(found[1], 0.1)
+        print(
+            f"memory of a step, {frames} frames: full {found[0]:.0f} MiB, masked {found[1]:.0f} MiB, "
+            f"{ratio:.2f} x",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -195,3 +195,35 @@ def test_patients_in_headers_never_show(medical, tmp_path, files):
         assert "JANE" not in text
         assert "4711" not in text
     assert source.card()["patients"] == 1  # the same number in all four headers
+
+
+def test_patients_in_headers_never_reach_a_run(tmp_path, files, monkeypatch):
+    """A whole run on DICOM series: neither name nor number is in any file of the run directory, text or
+    binary, or in the cache."""
+    import ssl_domains
+
+    monkeypatch.setenv("SSL_DOMAINS_CACHE", str(tmp_path / "cache"))
+    secrets = (b"DOE^JANE", b"DOE", b"MRN 4711")
+    for i in range(4):
+        files.write_series(tmp_path / "data" / f"study{i}", files.body(i), name="DOE^JANE")
+    header = (tmp_path / "data" / "study0" / "slice000.dcm").read_bytes()
+    assert all(secret in header for secret in secrets)
+    ssl_domains.pretrain(
+        "medical3d/simclr", "data.patch=[8,8,8]", "data.per_volume=8", "data.label=null", "encoder.features=[4,4]",
+        "method.projector=[8,8]", "train.epochs=null", "train.steps=2", "train.batch_size=4", "evaluate.seeds=1",
+        "evaluate.probes=[]", f"data.source={tmp_path / 'data'}", run=tmp_path / "run", progress=False,
+    )  # fmt: skip
+    written = [p for folder in ("run", "cache") for p in (tmp_path / folder).rglob("*") if p.is_file()]
+    assert {p.name for p in written} >= {
+        "card.md",
+        "report.html",
+        "recipe.yaml",
+        "model.safetensors",
+        "meta.json",
+    }
+    told = [(secret, path) for path in written for secret in secrets if secret in path.read_bytes()]
+    # Three letters may turn up by chance in weights and pixels; the whole name and the number may not.
+    binary = {".safetensors", ".npy", ".npz", ".bin"}
+    assert not [
+        (s, p) for s, p in told if s != b"DOE" or (p.suffix not in binary and p.name != "report.html")
+    ]

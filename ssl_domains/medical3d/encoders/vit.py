@@ -198,7 +198,7 @@ class MonaiViT(VolumeTransformer):
         from monai.networks.nets.vit import ViT
 
         super().__init__(spec, patch, width, heads, hidden)
-        self.pos_embed = positions
+        self.pos_embed: Literal["learnable", "sincos"] = positions
         self.body: Any = ViT(
             spec.channels, spec.size, self.patch, width, ffn or 4 * width, depth, heads,
             pos_embed_type=positions, spatial_dims=spec.dims,
@@ -247,7 +247,8 @@ class MonaiViT(VolumeTransformer):
         heads = int(self.vit.blocks[0].attn.num_heads)
         depth, where = len(self.vit.blocks), next(self.parameters()).device
         net = MonaiUNETR(
-            self.spec, self.patch, self.width, depth, heads, ffn, self.pos_embed, self.hidden, feature_size
+            self.spec, self.patch, self.width, depth, heads, ffn, self.pos_embed,
+            "drop" if self.hidden == "drop" else "replace", feature_size,
         )  # fmt: skip
         net.load_state_dict({**net.state_dict(), **self._as_unetr()})
         return net.to(where)

@@ -6,9 +6,9 @@
 ``speech_fillets.csv``: lines of the game Fish Fillets in Czech and Dutch; who speaks is told from the names.
 ``speech_librivox.csv``: ten English recordings with transcripts.
 ``speech_superb.csv``: what all of SUPERB's kinds of tasks need in one table: Russian sentences with their
-text (recognition, phones, ABX), frequent words cut out of them with the word as label (keyword spotting; where
-a word is, is told by laying its letters along the labelled phones), and the fishes' lines with their speaker
-(identification, verification).
+text (recognition, phones, ABX), frequent words cut out of them with the word as label (keyword spotting;
+where a word is, is told by laying its letters along the labelled phones), and the fishes' lines with their
+speaker (identification, verification).
 """
 
 from __future__ import annotations

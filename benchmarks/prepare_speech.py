@@ -7,8 +7,8 @@
 ``speech_librivox.csv``: ten English recordings with transcripts.
 ``speech_superb.csv``: what all of SUPERB's kinds of tasks need in one table: Russian sentences with their
 text (recognition, phones, ABX), frequent words cut out of them with the word as label (keyword spotting;
-where a word is, is told by laying its letters along the labelled phones), and the fishes' lines with their speaker
-(identification, verification).
+where a word is, is told by laying its letters along the labelled phones), and the fishes' lines with their
+speaker (identification, verification).
 """
 
 from __future__ import annotations

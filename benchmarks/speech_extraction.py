@@ -2,8 +2,9 @@
 
     python benchmarks/speech_extraction.py [--files 200] [--size small|base]
 
-Recordings of 0.5 to 12 s are written to a temporary folder. Extraction reads them and does a forward pass: of log-mel
-frames and a small transformer, or of wav2vec 2.0's base model on the waveform. The figure is the ratio of CPU seconds.
+Recordings of 0.5 to 12 s are written to a temporary folder. Extraction reads them and does a forward pass: of
+log-mel frames and a small transformer, or of wav2vec 2.0's base model on the waveform. The figure is the
+ratio of CPU seconds.
 """
 
 from __future__ import annotations

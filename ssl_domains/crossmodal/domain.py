@@ -159,12 +159,14 @@ class CrossModalDomain(Domain):
         return build_pairs(source, parts, joined)
 
     def figures(self, encoder: Encoder, source: Source, method: nn.Module | None = None) -> list[Figure]:
-        """Queries with what they found; see :func:`ssl_domains.crossmodal.figures.found_pages`."""
+        """Queries with what they found; see :func:`ssl_domains.crossmodal.figures.found_pages`. Where
+        recordings have maps beside them, also the terrain that a segmentation learned from what was heard."""
         from ssl_domains.crossmodal.figures import found_pages
+        from ssl_domains.crossmodal.terrain_probe import terrain_pages
 
         if not isinstance(source, PairSource) or not isinstance(encoder, Towers):
             return []
-        return found_pages(encoder, source)
+        return [*terrain_pages(encoder, source), *found_pages(encoder, source)]
 
     def inspect(self, source: Any, **data: Any) -> tuple[dict[str, Any], str]:  # type: ignore[override]
         """Columns of a table of pairs, and the recipe lines that use it."""

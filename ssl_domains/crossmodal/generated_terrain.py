@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssl_domains.core import cache
+from ssl_domains.crossmodal.terrain_map import MAP_ENDING
 
 TERRAINS = ("asphalt", "lot", "grass", "cobble", "dirt")
 RATE, SECONDS, STEP, PATCH = 4000, 0.5, 8, 16
@@ -106,11 +107,11 @@ def terrain(pairs: int, seed: int) -> tuple[dict[str, Any], Path]:
 
     Returns:
         Columns ``sound`` (a file a run), ``sound_start``, ``image`` ``[n, 16, 16, 3]`` uint8, ``run``,
-        ``label``; and the folder of the files.
+        ``label``; and the folder of the files, with a map beside each sound (see ``terrain_segmentation``).
     """
     clips = 50
     runs = max(pairs // clips, 4)
-    key = cache.key_of(["terrain", runs, clips, seed])
+    key = cache.key_of(["terrain with maps", runs, clips, seed])
     drives = [drive(seed * 1000 + r, clips) for r in range(runs)]
     with cache.locked("crossmodal", key):
         if cache.find("crossmodal", key) is None:
@@ -119,6 +120,10 @@ def terrain(pairs: int, seed: int) -> tuple[dict[str, Any], Path]:
                     np.savez(
                         folder.path / f"run{r}.npz", x=run.sound[None], rate=float(RATE), subject=f"run{r}"
                     )
+                    np.savez_compressed(
+                        folder.path / f"run{r}{MAP_ENDING}", ground=run.ground, truth=run.truth,
+                        poses=run.poses, times=np.arange(clips) * SECONDS,
+                    )  # fmt: skip
                 folder.meta({"runs": runs})
     place = cache.find("crossmodal", key)
     assert place is not None

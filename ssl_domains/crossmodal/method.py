@@ -55,7 +55,7 @@ class CrossModal(Method):
         queue_size: keys of past batches that are further negatives of the queries: a pool of past targets
             (paper of
             the brain decoder: off by default), or a cross-batch memory (Wang et al., CVPR 2020) where the
-            key's tower is trained. 0: none.
+            key's tower is trained. With a symmetric objective both sides have one. 0: none.
         soft: share of the target that goes to other pairs, by the likeness of their keys (SoftCLIP, Gao et
             al. 2023):
             ``(1 - soft) * own + soft * softmax(key likeness / soft_temperature)``. 0: hard targets.
@@ -127,7 +127,12 @@ class CrossModal(Method):
         if all(self.state[n] != "trained" for n in names) and not encoder.projected:
             raise ValueError("method.towers: no tower is trained and there is no projection; nothing learns")
         self.embedding_width = encoder.width
-        keys = {key for _, key in self.pairs} if queue_size else set()
+        # Each direction has its own past negatives, so the two are asked for one by one.
+        self.both = bool(queue_size and getattr(objective, "symmetric", False))
+        if self.both:
+            objective.symmetric = False  # type: ignore[assignment]
+        sides = {name for pair in self.pairs for name in (pair if self.both else pair[1:])}
+        keys = sides if queue_size else set()
         columns = {"item": torch.int64}
         self.queues = nn.ModuleDict({key: Queue(queue_size, encoder.width, columns) for key in sorted(keys)})
         self._pending: list[tuple[str, Tensor, Tensor, Tensor]] = []
@@ -172,7 +177,11 @@ class CrossModal(Method):
             first = not stages
             stages["encoder" if first else f"encoder_{name}"] = pooled.detach()
             stages["projector" if first else f"projector_{name}"] = joint[name].detach()
-        terms = [self._term(query, key, joint, batch) for query, key in self.pairs]
+        pairs = [p for pair in self.pairs for p in ((pair, pair[::-1]) if self.both else (pair,))]
+        terms = [self._term(query, key, joint, batch) for query, key in pairs]
+        if self.training:  # once a key, however many pairs it is in
+            rows = batch.meta["rows"]
+            self._pending += [(key, joint[key].detach(), batch.index, rows[key]) for key in self.queues]
         whole = mean_terms(terms)
         loss, parts, trivial = whole.total, dict(whole.parts), whole.trivial
         if self.terms:
@@ -211,10 +220,9 @@ class CrossModal(Method):
             queue: Any = self.queues[key]
             options["negatives"] = queue.keys.clone()
             own = queue.column("item")[None, :] == items[key][:, None]
-            own = (own & (queue.index >= 0)[None, :]) | (queue.index < 0)[None, :]
+            # Never written, or what stood for a missing partner.
+            own = own | ((queue.index < 0) | (queue.column("item") < 0))[None, :]
             options["ignore_mask"] = self._with_queue(options.get("ignore_mask"), own, q)
-            if self.training:
-                self._pending.append((key, k.detach(), batch.index, items[key]))
         return self.objective(q, k, **options)  # type: ignore[no-any-return]
 
     def _with_queue(self, ignore: Tensor | None, own: Tensor, q: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from ssl_domains.core.errors import DataError
 
+MAP_ENDING = "_map.npz"
+"""Beside a recording NAME.npz: its map, for the probe ``terrain_segmentation``."""
 IGNORE = 255
 """Pixels without a label: they do not enter the loss."""
 
@@ -143,8 +145,9 @@ class SegmentationNet(nn.Module):
         super().__init__()
 
         def block(a: int, b: int, stride: int = 1) -> nn.Sequential:
-            layers = [nn.Conv2d(a, b, 3, stride, 1), nn.BatchNorm2d(b), nn.ReLU()]
-            return nn.Sequential(*layers, nn.Conv2d(b, b, 3, 1, 1), nn.BatchNorm2d(b), nn.ReLU())
+            # No zeros around a view: they tell its border, which no footprint ever labels.
+            one, two = (nn.Conv2d(c, b, 3, s, 1, padding_mode="replicate") for c, s in ((a, stride), (b, 1)))
+            return nn.Sequential(one, nn.BatchNorm2d(b), nn.ReLU(), two, nn.BatchNorm2d(b), nn.ReLU())
 
         self.one, self.two = block(channels, width), block(width, 2 * width, 2)
         self.three = block(2 * width, 4 * width, 2)
@@ -201,16 +204,26 @@ def train_segmentation(
     return net.eval()
 
 
-def mean_iou(predicted: np.ndarray, truth: np.ndarray, classes: int, match: bool = True) -> float:
-    """Mean intersection over union of the classes that are there; with ``match`` ids are arbitrary, and the
-    permutation that agrees best is taken (Hungarian)."""
-    both = np.bincount(
-        truth.ravel().astype(np.int64) * classes + predicted.ravel().astype(np.int64), minlength=classes**2
-    ).reshape(classes, classes)
-    if match:
-        from scipy.optimize import linear_sum_assignment
+def _confusion(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """``[K, K]`` pixels by (true, predicted)."""
+    pairs = truth.ravel().astype(np.int64) * classes + predicted.ravel().astype(np.int64)
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
-        both = both[:, linear_sum_assignment(-both)[1]]
+
+def matched(predicted: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """``[K]`` the class that each predicted id stands for: the permutation that agrees best (Hungarian)."""
+    from scipy.optimize import linear_sum_assignment
+
+    out = np.empty(classes, dtype=np.int64)
+    out[linear_sum_assignment(-_confusion(predicted, truth, classes))[1]] = np.arange(classes)
+    return out
+
+
+def mean_iou(predicted: np.ndarray, truth: np.ndarray, classes: int, match: bool = True) -> float:
+    """Mean intersection over union of the classes that are there; with ``match`` ids are arbitrary, and
+    taken as :func:`matched` says."""
+    names = matched(predicted, truth, classes) if match else np.arange(classes)
+    both = _confusion(names[predicted], truth, classes)
     hit = np.diag(both)
     union = both.sum(0) + both.sum(1) - hit
     there = both.sum(1) > 0

@@ -158,6 +158,35 @@ def test_queue_holds_past_keys_and_leaves_out_the_querys_own_item(paired, make_m
     assert own == pytest.approx(float(expected), abs=1e-5)
 
 
+def test_a_symmetric_objective_has_a_queue_on_both_sides(paired, make_method):
+    source = paired("text", "tabular", n=32)
+    options = {"objective": "info_nce", "objective_options": {"temperature": 0.1, "symmetric": True}}
+    method = make_method(source, **options, queue_size=16)
+    method.before_training(source)
+    rows = source.splits["train"]
+    first, second = source.fetch(rows[:8]), source.fetch(rows[8:16])
+    method(first, Draw(0, 0, first.index))
+    method.after_step(Progress(1, 4))
+    assert {key: int((q.index >= 0).sum()) for key, q in method.queues.items()} == {"a": 8, "b": 8}
+    method.eval()
+    z = {name: F.normalize(v, dim=1) for name, v in vectors(method, second).items()}
+    expected = 0.0
+    for query, key in (("a", "b"), ("b", "a")):
+        past = method.queues[key].keys[method.queues[key].index >= 0]
+        logits = z[query] @ torch.cat([z[key], F.normalize(past, dim=1)]).T / 0.1
+        expected += F.cross_entropy(logits, torch.arange(8)) / 2
+    torch.testing.assert_close(method(second, Draw(0, 1, second.index)).loss, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_key_of_two_pairs_is_queued_once(paired, make_method):
+    source = paired("text", "tabular", "image", n=16)
+    method = make_method(source, "info_nce", queue_size=32)
+    method.before_training(source)
+    step(method, source, 8)
+    method.after_step(Progress(1, 4))
+    assert {key: int((q.index >= 0).sum()) for key, q in method.queues.items()} == {"b": 8, "c": 8}
+
+
 def test_soft_targets(paired, make_method):
     source = paired("text", "tabular")
     method = make_method(source, "info_nce", {"temperature": 0.1}, soft=0.4, soft_temperature=0.2).eval()

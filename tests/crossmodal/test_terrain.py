@@ -211,3 +211,57 @@ def test_a_generated_drive():
     again = drive(3, clips=30)
     np.testing.assert_array_equal(run.sound, again.sound)
     assert np.isin(run.truth, range(5)).all()
+
+
+def test_a_map_that_was_heard(tmp_path):
+    """Sounds that tell the terrain teach the map of a held-out drive; sounds without meaning do not."""
+    from types import SimpleNamespace
+
+    from ssl_domains.crossmodal import terrain_probe as probe
+
+    rng = np.random.default_rng(0)
+    x = np.arange(4, 96, 8)
+    kinds, recordings = [], []
+    for drive_number in range(3):
+        truth = np.zeros((32, 96), np.uint8)
+        truth[:, 40 + 8 * drive_number :] = 1
+        ground = (60 + 100 * truth[..., None] + rng.normal(0, 10, (32, 96, 3))).clip(0, 255).astype(np.uint8)
+        poses = np.stack([x, np.full(12, 16.0), np.zeros(12)], axis=1)
+        arrays = {"ground": ground, "truth": truth, "poses": poses, "times": np.arange(12) / 2}
+        np.savez(tmp_path / f"run{drive_number}_map.npz", **arrays)
+        recordings.append(SimpleNamespace(name=str(tmp_path / f"run{drive_number}.npz")))
+        kinds.append(truth[16, x])
+    sounds = SimpleNamespace(
+        recordings=recordings, which=np.repeat(np.arange(3), 12), start=np.tile(np.arange(12) * 50, 3),
+        spec=SimpleNamespace(rate=100.0),
+    )  # fmt: skip
+    rows = {"train": np.arange(24), "test": np.arange(24, 36)}
+    right, scores = np.eye(2)[np.concatenate(kinds)], []
+    for z in (right, np.eye(2)[rng.permutation(np.arange(36) % 2)]):
+        (found,) = probe.segment_drives({s: z[r] for s, r in rows.items()}, rows, sounds, 2, 40, 0)
+        assert found.predicted.shape == found.map.truth.shape
+        scores.append(maps.mean_iou(found.predicted, found.map.truth, 2))
+    assert scores[0] > 0.9
+    assert scores[1] < 0.8
+    strips = probe._strips([found], np.arange(2), 2)
+    assert strips.shape[2] == 3
+    assert strips.dtype == np.uint8
+
+
+def test_maps_beside_recordings(tmp_path):
+    from ssl_domains.crossmodal import terrain_probe as probe
+
+    assert probe.map_of(str(tmp_path / "run.npz")) is None
+    good = {"ground": np.zeros((64, 100, 3), np.uint8), "truth": np.zeros((64, 100), np.uint8)}
+    good |= {"poses": np.zeros((4, 3)), "times": np.arange(4.0)}
+    np.savez(tmp_path / "run_map.npz", **good)
+    found = probe.map_of(str(tmp_path / "run.npz"))
+    assert probe.corners(found) == [(0, 0), (0, 32), (0, 36)]
+    assert probe.views_of(found).shape == (3, 3, 64, 64)
+    np.savez(tmp_path / "run_map.npz", **{**good, "times": np.arange(3.0)})
+    with pytest.raises(DataError, match=r"run_map\.npz: .* do not fit"):
+        probe.map_of(str(tmp_path / "run.npz"))
+    del good["truth"]
+    np.savez(tmp_path / "run_map.npz", **good)
+    with pytest.raises(DataError, match="lacks truth"):
+        probe.map_of(str(tmp_path / "run.npz"))

@@ -180,3 +180,17 @@ def test_reasons_why_a_protocol_cannot_run(source):
     for probe, part in (("frames", "segments"), ("recognition", "text"), ("speaker_verification", "speaker"),
                         ("superb_utterance", "classes")):  # fmt: skip
         assert part in build_probe(probe).why_not(plain, None)
+
+
+def test_short_rows_can_be_left_out(source):
+    """Words that are rows beside the sentences they are cut out of."""
+    from ssl_domains.evaluation.frames import with_segments
+
+    limit = float(np.median(source.lengths))
+    kept = with_segments(source, limit)
+    assert len(kept) == int((source.lengths >= limit).sum()) < len(with_segments(source))
+    for units in ("phones", "characters"):
+        probe = build_probe({"recognition": {"units": units, "min_seconds": limit}})
+        assert sorted(probe._targets(source)) == kept.tolist()
+    for name in ("frames", "abx"):
+        assert "labelled stretches" in build_probe({name: {"min_seconds": 99.0}}).why_not(source, None)

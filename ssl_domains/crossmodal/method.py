@@ -168,6 +168,10 @@ class CrossModal(Method):
         for name, term in self.terms.items():
             term.before_epoch(source.part(name), epoch)  # type: ignore[operator]
 
+    def restarts(self) -> list[int]:
+        """Those of the parts' methods; optimizer and schedule begin anew for all parts."""
+        return sorted({epoch for term in self.terms.values() for epoch in term.restarts()})  # type: ignore[operator]
+
     def forward(self, batch: Batch, draw: Draw) -> Output:
         joint: dict[str, Tensor] = {}
         stages: dict[str, Tensor] = {}

@@ -135,6 +135,10 @@ class StreamContrast(Method):
         for stream in self._each():
             stream.before_epoch(source, epoch)
 
+    def restarts(self) -> list[int]:
+        """Those of the streams."""
+        return sorted({epoch for stream in self._each() for epoch in stream.restarts()})
+
     def forward(self, batch: Batch, draw: Draw) -> Output:
         views = self.views(batch, draw.fork("views"))[:2]
         queries, keys, terms = [], [], []

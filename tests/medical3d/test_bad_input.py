@@ -209,8 +209,9 @@ def test_patients_in_headers_never_reach_a_run(tmp_path, files, monkeypatch):
     header = (tmp_path / "data" / "study0" / "slice000.dcm").read_bytes()
     assert all(secret in header for secret in secrets)
     ssl_domains.pretrain(
-        "medical3d/simclr", "data.patch=[8,8,8]", "data.per_volume=8", "data.label=null", "encoder.features=[4,4]",
-        "method.projector=[8,8]", "train.epochs=null", "train.steps=2", "train.batch_size=4", "evaluate.seeds=1",
+        "medical3d/simclr", "data.patch=[8,8,8]", "data.per_volume=8", "data.label=null",
+        "encoder.features=[4,4]", "method.projector=[8,8]", "train.epochs=null", "train.steps=2",
+        "train.batch_size=4", "evaluate.seeds=1", "evaluate.map_rows=10",
         "evaluate.probes=[]", f"data.source={tmp_path / 'data'}", run=tmp_path / "run", progress=False,
     )  # fmt: skip
     written = [p for folder in ("run", "cache") for p in (tmp_path / folder).rglob("*") if p.is_file()]

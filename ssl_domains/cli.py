@@ -364,9 +364,16 @@ def _data(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code (0, 1, 2 or 130)."""
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, module="torch"
-    )  # of libraries, about each other
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", category=FutureWarning, module="torch"
+        )  # of libraries, about each other
+        warnings.showwarning = _warn
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """The command, and what its errors become."""
     try:
         cli.main(args=arguments, prog_name="ssl-domains", standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -388,6 +395,11 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo("This is a bug in ssl_domains; please report it with the lines above.", err=True)
         return 1
     return 0
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A sentence for the user, without the line of our code that says it."""
+    click.echo(f"warning: {message}", err=True)
 
 
 def _sentences(problems: list[str]) -> int:

@@ -37,6 +37,17 @@ def test_help_and_version(shell):
     assert "ssl-domains" in out
 
 
+def test_a_warning_is_a_sentence_without_our_line_of_code(shell, monkeypatch):
+    import warnings
+
+    from ssl_domains import cli
+
+    monkeypatch.setattr(cli.cli, "main", lambda **_: warnings.warn("3 files left out", stacklevel=2))
+    code, _, err = shell("list")
+    assert code == 0
+    assert err == "warning: 3 files left out\n"
+
+
 def test_pretrain_then_everything_else(shell, tiny, table):
     code, out, err = shell("pretrain", tiny, "run=first", "--quiet")
     assert (code, "Traceback" in err) == (0, False)

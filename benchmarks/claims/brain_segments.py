@@ -70,7 +70,7 @@ def one_run(seed: int) -> dict[str, float]:
 
 
 def run(seeds: int) -> Result:
-    """Seeds draw weights and batches; the split is by sessions."""
+    """Seeds draw weights and batches; the split is the competition's."""
     runs = [one_run(seed) for seed in range(seeds)]
     values = {name: [r[name] for r in runs] for name in runs[0]}
     return Result(
@@ -80,10 +80,11 @@ def run(seeds: int) -> Result:
         setting="Real EEG of two people who steered a cursor by slow potentials (BCI competition II). The target is NOT "
         "speech, since no set with its sound is in a package: it is the log power of four bands over the right half of the "
         "head (2 derivations), told from the waves over the left half (2 others; no electrode and no reference on both "
-        f"sides). 3,208 seconds to train on, 1,599 of other sessions held out; {EPOCHS} epochs, 6 convolutions 64 wide.",
+        f"sides). 3,208 seconds to train on, 1,599 of the competition's test trials held out (of the same two people); {EPOCHS} epochs, 6 convolutions 64 wide.",
         metric="share of held-out seconds whose other half is found first among all (higher is better)",
         values=values,
         verdict=judge(values[CONTRAST], values[REGRESSION]),
         notes="Two derivations a side leave nothing for spatial attention, so it is off; clamping, subject layer and the "
-        "convolutions are the recipe's.",
+        "convolutions are the recipe's. A look at 100 steps of one seed came before: recall at 10 was near its ceiling "
+        "(0.97 of contrast, 0.95 of regression), so recall at 1 is the measure, after 5 epochs.",
     )

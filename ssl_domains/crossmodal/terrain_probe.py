@@ -34,7 +34,7 @@ from ssl_domains.evaluation.embeddings import extract
 from ssl_domains.evaluation.protocols import Features, Score
 
 SIDE, STRIDE, FOOT = 64, 32, 8.0
-CLUSTERS, STEPS, LR = 5, 200, 5e-3
+CLUSTERS, STEPS, LR = 5, 100, 5e-3
 
 
 @dataclass

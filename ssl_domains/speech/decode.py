@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ssl_domains.speech.tracks import NoTrack, has_track, track
+
 Raw = str | bytes
 """A path, or the bytes of a file."""
 
@@ -49,9 +51,13 @@ def _open(raw: Raw) -> Any:
                 raise BrokenSound("the file does not exist")
             if os.path.getsize(raw) == 0:
                 raise BrokenSound("the file is empty")
+            if has_track(raw):
+                raw = track(raw)
             # Opened here: from a name, libsndfile would trust the ending (an MP3 called .wav).
             return soundfile.SoundFile(open(raw, "rb"))
         return soundfile.SoundFile(io.BytesIO(raw))
+    except NoTrack as error:
+        raise BrokenSound(str(error)) from None
     except (soundfile.LibsndfileError, RuntimeError, TypeError, OSError) as error:
         reason = str(error).split(": ", 1)[-1].strip().rstrip(".")
         raise BrokenSound(f"it cannot be decoded ({reason})") from None

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ssl_domains.speech.decode import Raw
+from ssl_domains.speech.tracks import SOUNDS
 
 SUFFIXES = (
     ".wav",
@@ -24,8 +25,9 @@ SUFFIXES = (
     ".w64",
     ".caf",
     ".sph",
+    *SOUNDS,
 )
-"""Endings of files that are taken for recordings in a folder; all are read by soundfile."""
+"""Endings of files that are taken for recordings in a folder."""
 
 
 class Files(Protocol):

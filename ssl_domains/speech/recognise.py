@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RANK = 25
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac")
 PREFIXES = ("generated://speech",)
 KEYS = ("speaker", "segments", "max_seconds")
 

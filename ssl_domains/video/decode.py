@@ -207,7 +207,7 @@ def _stream(container: Any) -> Any:
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not moving:
         kinds = sorted({s.type for s in container.streams})
-        raise BrokenVideo(f"holds no video ({', '.join(kinds) or 'no stream'} only)")
+        raise BrokenVideo(f"holds no video ({' and '.join(kinds) + ' only' if kinds else 'it is empty'})")
     stream = moving[0]
     if stream.codec_context is None:
         raise BrokenVideo("is coded in a way that this FFmpeg cannot decode")

@@ -13,8 +13,8 @@
   over the right half at the same time. A row is a second: brain, brain_start, other, other_start, block (the
   trial), split (that of the competition).
 - Two films with sound (ROOT/files/musicalgestures): ROOT/films.csv: a row for each stretch of two seconds,
-  one second after the other: video, video_start, video_end, audio, audio_start, audio_end (the same file), block
-  (ten seconds of a film, for the split) and label (the film).
+  one second after the other: video, video_start, video_end, audio, audio_start, audio_end (the same file),
+  block (ten seconds of a film, for the split) and label (the film).
 """
 
 from __future__ import annotations

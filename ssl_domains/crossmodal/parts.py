@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,18 +162,55 @@ def _open_items(
         writer.writerow(head)
         writer.writerows(zip(*cells, strict=True))
     more = {"start": "start", "end": "end"} if len(head) > 2 else {}
-    source = part.open(source=str(file), path="path", split="split", **more)
-    return source, _matched(source, paths)
+    with _called(str(file), f"{table.name} (part {part.domain})"):
+        source = part.open(source=str(file), path="path", split="split", **more)
+    return source, _matched(source, paths, spans if more else None)
 
 
-def _matched(source: Source, values: list[str]) -> np.ndarray:
-    """``[m]``: the row of each value: the order is kept, and what was left out is told by the ids."""
-    if len(source) == len(values):
-        return np.arange(len(values))
-    ids: dict[str, int] = {}  # stretches of a file are told by "#second" where the source says so
+@contextmanager
+def _called(file: str, name: str) -> Iterator[None]:
+    """Errors and warnings speak of the user's table, not of the list that was made of its column."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except DataError as error:
+            raise DataError(str(error).replace(file, name)) from None
+    for one in said:
+        warnings.warn(str(one.message).replace(file, name), one.category, stacklevel=4)
+
+
+def _matched(source: Source, values: list[str], spans: list[Any] | None = None) -> np.ndarray:
+    """``[m]``: the source's row of each value (-1: left out; of several windows of a long one the first).
+
+    Rows are told by ``source.listed`` or by their ids: the value, with its stretch as recordings (``[0-2]``)
+    and videos (``@0-2``) say it. Only where ids say nothing, and nothing was left out, the order tells.
+    """
+    found = np.full(len(values), -1, dtype=np.int64)
+    listed = getattr(source, "listed", None)
+    if listed is not None:
+        found[listed] = np.arange(len(source))
+        return found
+    place: dict[str, int] = {}
+    for number, value in enumerate(values):
+        for name in (value, *_stretches(value, None if spans is None else spans[number])):
+            place.setdefault(name, number)
+    strangers = False
     for row, id in enumerate(source.ids(np.arange(len(source)))):
-        ids.setdefault(str(id).partition("#")[0], row)
-    return np.array([ids.get(v, -1) for v in values], dtype=np.int64)
+        at = place.get(str(id), place.get(str(id).partition("#")[0]))
+        strangers |= at is None
+        if at is not None and found[at] < 0:
+            found[at] = row
+    return np.arange(len(values)) if strangers and len(source) == len(values) else found
+
+
+def _stretches(value: str, span: Any) -> list[str]:
+    if span is None:
+        return []
+    start, end = (None if t is None or t == "" or t != t else float(t) for t in span)
+    stop = "" if end is None else f"{end:g}"
+    begin = f"{start or 0:g}"
+    return [f"{value}[{begin}-{stop}]", f"{value}@{begin}-{stop or 'nan'}", f"{value}@{begin}"]
 
 
 def _open_array(

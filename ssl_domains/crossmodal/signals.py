@@ -86,7 +86,8 @@ class SignalSource:
     """Segments as batches ``{"signal": [B, C, T] float32, "positions": [B, C, 2] float32, "valid": [B, C]
     bool, "subject": [B] int64}``; a subject that training has not seen is -1.
 
-    Implements :class:`ssl_domains.core.interfaces.Source`.
+    Implements :class:`ssl_domains.core.interfaces.Source`. ``listed`` says which row of the list of segments
+    each sample is, or is None.
     """
 
     full_batch = False
@@ -103,7 +104,9 @@ class SignalSource:
         splits: dict[str, np.ndarray],
         name: str,
         notes: list[str],
+        listed: np.ndarray | None = None,
     ) -> None:
+        self.listed = listed
         self.spec, self.recordings, self.which, self.start = spec, recordings, which, start
         self.splits, self.name, self.notes = splits, name, notes
         place = {subject: i for i, subject in enumerate(spec.subjects)}

@@ -169,7 +169,9 @@ def _open(
         _robust(recordings, at, begun, splits["train"], window)
     if spec.scaling == "global" and fitted is None:
         spec = _global(spec, recordings, at, begun, splits["train"], window)
-    return SignalSource(spec, recordings, at, begun, splits, str(source), notes)
+    return SignalSource(
+        spec, recordings, at, begun, splits, str(source), notes, None if starts is None else kept
+    )
 
 
 def _listed(

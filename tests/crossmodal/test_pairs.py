@@ -13,7 +13,7 @@ from ssl_domains.recipe.build import build, open_source
 from ssl_domains.recipe.check import read_recipe
 
 SMALL = {
-    "a": {"domain": "image", "encoder": {"name": "image_resnet", "depth": 10, "width": 4}},
+    "a": {"domain": "image", "encoder": {"name": "image_resnet", "depth": 10, "width": 8}},
     "b": {"domain": "text", "encoder": {"name": "text_transformer", "width": 8, "depth": 1, "heads": 2}},
 }
 

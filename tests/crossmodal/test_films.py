@@ -83,7 +83,7 @@ def test_a_track_that_ends_early_loses_its_own_stretches_only(tmp_path):
     for i in range(6):
         film(tmp_path / f"f{i}.mkv", i + 1, sound=1.0 if i == 2 else 2.0)
     table = write_table(tmp_path)
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="left out") as said:
         source = opened(table)
     sentence = next(str(w.message) for w in said if "left out" in str(w.message))
     assert sentence.startswith(f"{table} (part speech): 1 recordings left out (")

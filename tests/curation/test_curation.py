@@ -149,7 +149,7 @@ def test_files_that_do_not_fit(tmp_path):
 
 RECIPE = """domain: image
 data: {{source: {source}, valid: 0.2, test: 0.2}}
-encoder: {{name: image_resnet, depth: 10, width: 4}}
+encoder: {{name: image_resnet, depth: 10, width: 8}}
 method: {{name: joint_embedding, projector: [8, 8]}}
 objective: nt_xent
 train: {{steps: 2, batch_size: 4, device: cpu, rows: {rows}}}

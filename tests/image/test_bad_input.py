@@ -97,7 +97,7 @@ def recipe(folder, **train):
     lines = "".join(f", {key}: {value}" for key, value in train.items())
     return f"""domain: image
 data: {{source: {folder}}}
-encoder: {{name: image_resnet, depth: 10, width: 4}}
+encoder: {{name: image_resnet, depth: 10, width: 8}}
 method: {{name: joint_embedding, projector: [8, 8]}}
 objective: nt_xent
 train: {{steps: 2, device: cpu{lines}}}

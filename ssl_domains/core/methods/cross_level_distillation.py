@@ -65,8 +65,8 @@ class CrossLevelDistillation(Method):
         if teacher_buffers not in ("copy", "ema", "own"):
             raise ValueError(f"method.teacher_buffers must be copy, ema or own, got {teacher_buffers!r}")
         self.encoder, self.objective, self.views = encoder, objective, views
-        self.whole_head = PrototypeHead(encoder.pooled_width, projector, prototypes)
-        self.region_head = PrototypeHead(encoder.width, projector, prototypes)
+        self.whole_head = PrototypeHead(encoder.pooled_width, projector, prototypes, small=False)
+        self.region_head = PrototypeHead(encoder.width, projector, prototypes, small=False)
         self.pooling = InstancePooling(pooling, encoder.width)
         self.embedding_width = prototypes
         parts = (encoder, self.whole_head, self.region_head)

@@ -86,13 +86,17 @@ class PrototypeHead(nn.Module):
         projector: widths of the MLP.
         prototypes: K.
         norm: after each hidden layer. Default none, as in the papers for transformers.
+        small: linear layers start from deviation 0.02 without bias, as the authors' do; False: from torch's
+            own start.
     """
 
-    def __init__(self, width: int, projector: Sequence[int], prototypes: int, norm: Norm = "none") -> None:
+    def __init__(
+        self, width: int, projector: Sequence[int], prototypes: int, norm: Norm = "none", small: bool = True
+    ) -> None:
         super().__init__()
         self.body = mlp(width, projector, norm=norm, activation="gelu")
         for layer in self.body:
-            if isinstance(layer, nn.Linear):  # the authors'; with larger biases all samples begin as one
+            if small and isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)

@@ -25,7 +25,6 @@ from ssl_domains.core.interfaces import Encoder, Source, pretrain_rows
 from ssl_domains.core.methods.base import Method, Progress
 from ssl_domains.core.random import Draw
 from ssl_domains.core.samplers import Sampler
-from ssl_domains.core.schedules import Rounds
 from ssl_domains.trainer import saving, setup
 from ssl_domains.trainer.beside import Beside
 from ssl_domains.trainer.config import Budget, TrainConfig
@@ -37,6 +36,7 @@ from ssl_domains.trainer.logging import MetricsLog
 from ssl_domains.trainer.meter import Meter
 from ssl_domains.trainer.optimizers import AdamW, OptimizerConfig
 from ssl_domains.trainer.outcome import FitResult, Fork
+from ssl_domains.trainer.rounds import Rounds
 from ssl_domains.trainer.run import RunDirectory
 from ssl_domains.trainer.signals import Interrupted, Interrupts
 

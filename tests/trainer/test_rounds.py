@@ -8,11 +8,12 @@ import shutil
 import pytest
 import torch
 
-from ssl_domains.core.schedules import Rounds, WarmupCosine
+from ssl_domains.core.schedules import WarmupCosine
 from ssl_domains.trainer import files
 from ssl_domains.trainer.config import TrainConfig
 from ssl_domains.trainer.loop import Trainer
 from ssl_domains.trainer.optimizers import AdamW
+from ssl_domains.trainer.rounds import Rounds
 from ssl_domains.trainer.run import RunDirectory
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -156,6 +156,15 @@ class Encoder(nn.Module):
             UserError: the inputs cannot be interpolated.
         """
         return self(mixup(first, second, rows, share))  # type: ignore[no-any-return]
+
+    def as_saved(self, options: Mapping[str, Any], spec: Any) -> tuple[dict[str, Any], Any]:
+        """Constructor options and spec that build this encoder again around its own saved weights.
+
+        Default: the same without ``weights`` and ``pretrained``, since files that training started from need
+        not be there where the encoder is used. An encoder whose sizes come from such a file puts them into
+        the options.
+        """
+        return {k: v for k, v in options.items() if k not in ("weights", "pretrained")}, spec
 
     def input_parameters(self) -> list[nn.Parameter]:
         """Parameters of the tokeniser (frozen by some recipes, as MoCo v3 does)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,20 @@ def _strip(found: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
                 best = shorter
                 break
     return best
+
+
+_NOT_OF_THE_NETWORK = {
+    *("transformers_version", "architectures", "dtype", "torch_dtype", "model_type", "_name_or_path"),
+    *("id2label", "label2id"),
+}
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """Fields of a configuration of transformers that make the network, as JSON values."""
+    known = set(type(config)().to_dict()) - _NOT_OF_THE_NETWORK
+    found = {key: value for key, value in config.to_dict().items() if key in known}
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    return plain
 
 
 def create_timm(name: str, pretrained: bool, **options: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -62,6 +63,15 @@ class Towers(Encoder):
     def pooled_width(self) -> int:
         """The shared width times the number of modalities."""
         return self.width * len(self.towers)
+
+    def as_saved(self, options: Mapping[str, Any], spec: Any) -> tuple[dict[str, Any], Any]:
+        """Each tower's own, too."""
+        kept, spec = super().as_saved(options, spec)
+        parts = {}
+        for name, part in spec.parts.items():
+            own, data = self.part(name).as_saved(part.options, part.spec)
+            parts[name] = replace(part, options=own, spec=data)
+        return kept, replace(spec, parts=parts)
 
     @property
     def names(self) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -151,14 +152,20 @@ class CrossModal(Method):
         return self
 
     def before_training(self, source: Source) -> None:
-        """Prepares views and the parts' methods, and computes or finds cached features."""
+        """Prepares views, the parts' methods and what a tower fits on the train pairs, and computes or finds
+        cached features."""
         assert isinstance(source, PairSource)
         self._shared = source.shares_items()
         for name, views in self.part_views.items():
             views.prepare(source.part(name))
         for name, term in self.terms.items():
             term.before_training(source.part(name))  # type: ignore[operator]
+        train = source.splits["train"]
         for name, state in self.state.items():
+            fit = getattr(self.encoder.part(name), "fit", None)
+            if fit is not None:  # scales of targets
+                rows = np.unique(source.links.rows[name][train])
+                fit(source.parts[name], rows[rows >= 0])
             if state == "cached":
                 source.replaced[name] = tower_features(self.encoder.part(name), source, name)
 

@@ -18,7 +18,7 @@ from ssl_domains.core.registry import register
 from ssl_domains.crossmodal.data import PairSource
 from ssl_domains.crossmodal.encoders import Tower, Towers
 from ssl_domains.crossmodal.retrieval import Score as Kind
-from ssl_domains.crossmodal.retrieval import items_of, ranks
+from ssl_domains.crossmodal.retrieval import items_of, label_ranks, ranks
 from ssl_domains.evaluation import metrics
 from ssl_domains.evaluation.data import LabelledRows, subset
 from ssl_domains.evaluation.embeddings import extract
@@ -67,6 +67,9 @@ class PairRetrieval(_PairProbe):
             pairs.
         max_queries: at most so many queries, a fixed random subset of them.
         score: ``cosine``, or ``key``: only the gallery is scaled to unit length (2208.12266).
+        by_label: also ``label_recall@k``: probabilities of gallery items of one label (the word that is
+            heard) are added up, and the label must be among the first k (2208.12266, word level).
+        temperature: of the softmax that gives these probabilities; 1 (2208.12266, with ``score: key``).
     """
 
     spread: ClassVar[str] = "queries (standard error)"
@@ -77,14 +80,24 @@ class PairRetrieval(_PairProbe):
         split: Literal["test", "valid", "all"] = "test",
         max_queries: int = 20_000,
         score: Kind = "cosine",
+        by_label: bool = False,
+        temperature: float = 1.0,
     ) -> None:
-        if not cutoffs or min(cutoffs) < 1 or max_queries < 1:
-            raise ValueError("cutoffs and max_queries must be at least 1")
+        if not cutoffs or min(cutoffs) < 1 or max_queries < 1 or not temperature > 0:
+            raise ValueError("cutoffs and max_queries must be at least 1, and temperature positive")
         if split not in ("test", "valid", "all") or score not in ("cosine", "key"):
             raise ValueError("split is test, valid or all; score is cosine or key")
         self.cutoffs, self.split, self.max_queries = list(cutoffs), split, max_queries
         self.score: Kind = score
+        self.by_label, self.temperature = by_label, temperature
         self.main = f"recall@{self.cutoffs[0]}"
+
+    def why_not(self, source: Source, labelled: LabelledRows | None) -> str:
+        if found := super().why_not(source, labelled):
+            return found
+        if self.by_label and source.task != "classification":
+            return "pair_retrieval with by_label wants labels (data.label), such as the word heard."
+        return ""
 
     def counts(self, source: Source) -> dict[str, int]:
         assert isinstance(source, PairSource)
@@ -106,21 +119,32 @@ class PairRetrieval(_PairProbe):
             if not len(items.a):
                 continue
             z = {a: joint(features, a, items.a), b: joint(features, b, items.b)}
+            pair_of = {a: items.pair_of_a, b: items.pair_of_b}
             for query, key, right, of in ((a, b, items.a_to_b, items.a), (b, a, items.b_to_a, items.b)):
                 wanted = np.flatnonzero(np.isin(of, rows[query][asked]))
                 chosen = subset(wanted, self.max_queries)
                 lists = type(right).group(*right.flat(chosen), len(chosen))
                 found = ranks(z[query][chosen], z[key], lists, self.score)
-                scores += self._scores(found, f"{query}_to_{key}")
+                part, n = f"{query}_to_{key}", len(found)
+                scores += self._recalls("recall", found, part)
+                scores.append(Score("median_rank", float(np.median(found)), float("nan"), n, part))
+                if self.by_label:
+                    assert source.labels is not None
+                    labels, own = source.labels[pair_of[key]], source.labels[pair_of[query][chosen]]
+                    known = np.isin(own, labels) & (own >= 0)
+                    if not known.any():
+                        continue
+                    asks = z[query][chosen[known]]
+                    found = label_ranks(asks, z[key], labels, own[known], self.score, self.temperature)
+                    scores += self._recalls("label_recall", found, part)
         return scores
 
-    def _scores(self, found: np.ndarray, part: str) -> list[Score]:
-        n = len(found)
-        out = []
+    def _recalls(self, name: str, found: np.ndarray, part: str) -> list[Score]:
+        out, n = [], len(found)
         for k in self.cutoffs:
             hit = found <= k
-            out.append(Score(f"recall@{k}", float(hit.mean()), float(hit.std() / np.sqrt(n)), n, part))
-        return [*out, Score("median_rank", float(np.median(found)), float("nan"), n, part)]
+            out.append(Score(f"{name}@{k}", float(hit.mean()), float(hit.std() / np.sqrt(n)), n, part))
+        return out
 
 
 @register("probe", "zero_shot")

@@ -88,3 +88,34 @@ def nearest(q: Tensor, g: Tensor, k: int, score: Score = "cosine") -> np.ndarray
     """``[Q, k]`` the best items of each query."""
     found = [chunk.topk(min(k, len(g)), dim=1).indices.numpy() for chunk in score_chunks(q, g, score)]
     return np.concatenate(found) if found else np.empty((0, k), np.int64)
+
+
+def label_ranks(
+    q: Tensor,
+    g: Tensor,
+    labels: np.ndarray,
+    right: np.ndarray,
+    score: Score = "cosine",
+    temperature: float = 1.0,
+) -> np.ndarray:
+    """``[Q]`` rank (from 1) of each query's label, when labels are ordered by the sum of their items'
+    probabilities: a softmax of the scores over the whole gallery (2208.12266, section 2.5: words).
+
+    Args:
+        q: ``[Q, W]`` queries.
+        g: ``[N, W]`` the gallery.
+        labels: ``[N]`` class number of each item; -1: none, such an item takes its share and is no answer.
+        right: ``[Q]`` the queries' own, all of them in ``labels``.
+        score: as of :func:`ranks`.
+        temperature: of the softmax.
+    """
+    place = torch.from_numpy(labels.astype(np.int64) + 1)  # 0: no label
+    wanted = torch.from_numpy(right.astype(np.int64) + 1)
+    found, start = [], 0
+    for chunk in score_chunks(q, g, score):
+        share = (chunk.double() / temperature).softmax(1)
+        total = share.new_zeros(len(chunk), int(place.max()) + 1).index_add_(1, place, share)[:, 1:]
+        own = total.gather(1, wanted[start : start + len(chunk), None] - 1)
+        found.append((total >= own).sum(1).numpy())  # equal ones count as before it
+        start += len(chunk)
+    return np.concatenate(found) if found else np.empty(0, np.int64)

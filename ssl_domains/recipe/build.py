@@ -75,15 +75,15 @@ class Experiment:
         from ssl_domains.trainer.checkpoint import save_encoder
 
         section = self.recipe.sections["encoder"]
-        # The weights that training started from are not looked for again where the encoder is used.
-        options = {k: v for k, v in section.resolved.items() if k not in ("weights", "pretrained")}
+        assert isinstance(encoder, Encoder)
+        options, spec = encoder.as_saved(section.resolved, self.source.spec)
         return save_encoder(
             path,
             encoder,
             domain=self.recipe.domain,
             encoder_name=section.name,
             encoder_options=to_plain(options),
-            spec=self.source.spec,
+            spec=spec,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,6 +16,7 @@ from ssl_domains.core.interfaces import Encoder
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.parts.grid_predictor import GridPredictor
 from ssl_domains.core.registry import encoder
+from ssl_domains.core.weights import plain_config
 from ssl_domains.text.spec import TextSpec
 
 
@@ -43,8 +45,9 @@ class TextTransformer(Encoder):
         ffn: hidden width of the feed-forward parts; None: four times ``width``.
         dropout: in the blocks and on attention. Default 0.1 (BERT).
         pool: ``mean`` over the content, or ``begin``: the state of the first token (BERT's [CLS]).
-        weights: folder with ``config.json`` and weights of a BERT that ``save_pretrained`` wrote; sizes are
-            then those of the folder, and ``data.tokeniser`` must be its tokeniser.
+        weights: folder with ``config.json`` and weights of a BERT that ``save_pretrained`` wrote; its
+            configuration counts, and ``data.tokeniser`` must be its tokeniser.
+        config: fields of transformers' BertConfig (``hidden_act`` ...), in place of the above.
 
     Raises:
         UserError: the folder holds no BERT, or one with another number of tokens.
@@ -62,6 +65,7 @@ class TextTransformer(Encoder):
         dropout: float = 0.1,
         pool: Literal["mean", "begin"] = "mean",
         weights: str | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if pool not in ("mean", "begin"):
@@ -73,7 +77,7 @@ class TextTransformer(Encoder):
         self.spec, self.pool = spec, pool
         self.body: Any
         if weights is None:
-            self.body = _body(spec, width, depth, heads, ffn or 4 * width, dropout)
+            self.body = _body(spec, width, depth, heads, ffn or 4 * width, dropout, dict(config or {}))
         else:
             self.body = _load(weights, spec)
         self.width = int(self.body.config.hidden_size)
@@ -119,6 +123,13 @@ class TextTransformer(Encoder):
         pooled = states[:, 0] if self.pool == "begin" else (states * seen).sum(1) / seen.sum(1).clamp(min=1)
         tokens = Tokens(states, Grid((self.spec.length,)), ~content)
         return Encoded(tokens, pooled, list(out.hidden_states[1:]) if layers else None)
+
+    def as_saved(self, options: Mapping[str, Any], spec: Any) -> tuple[dict[str, Any], Any]:
+        """The configuration of loaded weights goes into ``config``."""
+        kept, spec = super().as_saved(options, spec)
+        if options.get("weights") is not None:
+            kept["config"] = plain_config(self.body.config)
+        return kept, spec
 
     def layout(self, x: dict[str, Tensor]) -> Grid:
         """Places in the text."""
@@ -200,15 +211,34 @@ class WordHead(nn.Module):
         return self.out(self.norm(nn.functional.gelu(self.dense(hidden))))
 
 
-def _body(spec: TextSpec, width: int, depth: int, heads: int, ffn: int, dropout: float) -> Any:
+def _body(
+    spec: TextSpec, width: int, depth: int, heads: int, ffn: int, dropout: float, config: Mapping[str, Any]
+) -> Any:
     from transformers import BertConfig, BertModel
 
-    config = BertConfig(
-        vocab_size=spec.size, hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads,
-        intermediate_size=ffn, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-        max_position_embeddings=spec.length, pad_token_id=spec.pad,
-    )  # fmt: skip
-    return BertModel(config, add_pooling_layer=False)
+    fields = {
+        "vocab_size": spec.size, "hidden_size": width, "num_hidden_layers": depth,
+        "num_attention_heads": heads, "intermediate_size": ffn, "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout, "max_position_embeddings": spec.length,
+        "pad_token_id": spec.pad,
+    }  # fmt: skip
+    unknown = sorted(set(config) - set(BertConfig().to_dict()))
+    if unknown:
+        raise ValueError(f"encoder.config: BertConfig has no field {unknown[0]!r}")
+    made = BertConfig(**{**fields, **config})
+    _fits(made, spec, "encoder.config")
+    return BertModel(made, add_pooling_layer=False)
+
+
+def _fits(config: Any, spec: TextSpec, origin: str) -> None:
+    """A table of words and of places that is large enough for the data."""
+    if config.vocab_size < spec.size:
+        raise UserError(
+            f"{origin} knows {config.vocab_size} tokens, the data's tokeniser has {spec.size}; set "
+            "data.tokeniser to the folder of the weights"
+        )
+    if config.max_position_embeddings < spec.length:
+        raise UserError(f"{origin} has {config.max_position_embeddings} places; lower data.length")
 
 
 def _load(folder: str, spec: TextSpec) -> Any:
@@ -222,14 +252,5 @@ def _load(folder: str, spec: TextSpec) -> Any:
     except Exception as error:  # transformers raises many kinds
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise UserError(f"encoder.weights: {folder} cannot be loaded as BERT ({reason})") from None
-    if body.config.vocab_size < spec.size:
-        raise UserError(
-            f"encoder.weights: {folder} knows {body.config.vocab_size} tokens, the data's tokeniser has "
-            f"{spec.size}; "
-            f"set data.tokeniser={folder}"
-        )
-    if body.config.max_position_embeddings < spec.length:
-        raise UserError(
-            f"encoder.weights: {folder} has {body.config.max_position_embeddings} places; lower data.length"
-        )
+    _fits(body.config, spec, f"encoder.weights: {folder}")
     return body

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ssl_domains.core.retrieval import Lists
 from ssl_domains.crossmodal import retrieval
 from ssl_domains.crossmodal.probes import ModalityGap, PairRetrieval, TowerClusters, TowerProbe, ZeroShot
-from ssl_domains.crossmodal.retrieval import items_of, nearest, ranks
+from ssl_domains.crossmodal.retrieval import items_of, label_ranks, nearest, ranks
 from ssl_domains.evaluation.evaluate import evaluate_encoder
 from ssl_domains.recipe.build import build
 from ssl_domains.recipe.check import read_recipe
@@ -56,6 +56,31 @@ def test_only_the_gallerys_length_does_not_count_with_key_scores():
     scale = torch.rand(20, 1) + 0.1
     assert (ranks(q, k, right, "key") == ranks(q, scale * k, right, "key")).all()
     assert (ranks(3 * q, k, right, "key") == ranks(q, k, right, "key")).all()
+
+
+def test_probabilities_of_items_of_one_label_are_added_up():
+    q = torch.tensor([[1.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
+    g = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.8, 0.6], [0.0, 1.0]])
+    labels = np.array([0, 1, 1, -1])
+    # First query: e^1 = 2.72 of label 0 stands against e^0.6 + e^0.8 = 4.05 of label 1.
+    assert label_ranks(q, g, labels, np.array([0, 1, 1]), "key").tolist() == [2, 1, 1]
+    # At a low temperature the best item decides alone.
+    assert label_ranks(q, g, labels, np.array([0, 1, 1]), "key", 0.01).tolist() == [1, 1, 1]
+    same = np.zeros(4, dtype=np.int64)
+    assert label_ranks(q, g, same, np.zeros(3, dtype=np.int64)).tolist() == [1, 1, 1]
+
+
+def test_ranks_of_labels_in_chunks_against_a_loop(monkeypatch):
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 60, 4).unbind()
+    labels = np.random.default_rng(0).integers(0, 7, 60)
+    share = (F.normalize(q, dim=1) @ F.normalize(k, dim=1).T / 0.5).double().softmax(1).numpy()
+    totals = np.array([[row[labels == c].sum() for c in range(7)] for row in share])
+    brute = [int((row >= row[c]).sum()) for row, c in zip(totals, labels, strict=True)]
+    whole = label_ranks(q, k, labels, labels, temperature=0.5)
+    assert whole.tolist() == brute
+    monkeypatch.setattr(retrieval, "CELLS", 200)
+    assert label_ranks(q, k, labels, labels, temperature=0.5).tolist() == brute
 
 
 def test_items_of_pairs_that_share():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ssl_domains.core.batch import Encoded, Mask, Tokens
 from ssl_domains.core.errors import UserError
 from ssl_domains.core.registry import encoder
+from ssl_domains.core.weights import plain_config
 from ssl_domains.speech.encoders.base import SpeechEncoder, covered
 from ssl_domains.speech.encoders.gru import field_of, filled_up
 from ssl_domains.speech.features import Features
@@ -192,6 +193,13 @@ class SpeechWav2Vec2(SpeechEncoder):
     def target_width(self) -> int:
         """39 or 80."""
         return self.plain.width
+
+    def as_saved(self, options: Mapping[str, Any], spec: Any) -> tuple[dict[str, Any], Any]:
+        """The configuration of loaded weights goes into ``config``."""
+        kept, spec = super().as_saved(options, spec)
+        if options.get("weights") is not None:
+            kept["config"] = plain_config(self.model.config)
+        return kept, spec
 
     def save_transformers(self, folder: str) -> None:
         """Writes a folder that transformers' ``from_pretrained`` reads."""

@@ -20,6 +20,7 @@ ENCODERS = {
     "transformer-mfcc": ("speech_transformer", {**SMALL, "features": {"kind": "mfcc", "deltas": 2}}),
     "conformer": ("speech_conformer", {**SMALL, "kernel": 5, "conv_channels": 4}),
     "conformer-stack": ("speech_conformer", {**SMALL, "kernel": 5, "subsample": "stack"}),
+    "features": ("speech_features", {}),
     "gru": ("speech_gru", {"width": 16, "depth": 2}),
     "cpc": ("speech_cpc", {"width": 16, "channels": 8}),
     "wav2vec2": ("speech_wav2vec2", {"config": TRANSFORMERS}),

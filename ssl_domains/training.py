@@ -331,7 +331,8 @@ def evaluate_run(
     recipe = read_recipe(directory.recipe_path, overrides, sections, plugin)
     loaded = load(path)
     experiment = build(recipe)
-    if _as_json(experiment.source.spec.to_dict()) != loaded.config["spec"]:
+    _, spec = experiment.as_saved(experiment.method.encoder_for_export())
+    if _as_json(spec.to_dict()) != loaded.config["spec"]:
         raise RunError(
             f"run {path}: its data are no longer those it was trained on (columns, categories or scales "
             "differ); restore them, or pretrain again"

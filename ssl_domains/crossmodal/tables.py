@@ -42,7 +42,7 @@ class PairTable:
     """
 
     name: str
-    columns: dict[str, Any]
+    columns: Mapping[str, Any]
     folder: Path | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -109,7 +109,7 @@ def read_pairs(source: Any, domains: Mapping[str, str], columns: Mapping[str, st
     found = read_table(path)
     if not found or not len(next(iter(found.values()))):
         raise DataError(f"{path}: holds a header but no rows; a row is a pair")
-    return PairTable(str(path), dict(found), path.parent)
+    return PairTable(str(path), found, path.parent)
 
 
 def _folder(path: Path, domains: Mapping[str, str], columns: Mapping[str, str]) -> PairTable:

@@ -70,13 +70,17 @@ class Experiment:
         assert isinstance(schedule, Schedule)
         return schedule
 
+    def as_saved(self, encoder: nn.Module) -> tuple[dict[str, Any], Any]:
+        """Options and spec that go with an encoder's own weights."""
+        assert isinstance(encoder, Encoder)
+        return encoder.as_saved(self.recipe.sections["encoder"].resolved, self.source.spec)
+
     def save_encoder(self, path: Path, encoder: nn.Module) -> Path:
         """Writes weights, config and the fitted preprocessing into ``path``."""
         from ssl_domains.trainer.checkpoint import save_encoder
 
         section = self.recipe.sections["encoder"]
-        assert isinstance(encoder, Encoder)
-        options, spec = encoder.as_saved(section.resolved, self.source.spec)
+        options, spec = self.as_saved(encoder)
         return save_encoder(
             path,
             encoder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,32 @@ def _folder(path: Path) -> Texts:
     return Texts(str(path), [_decoded(p).strip() for p in files], list(names), label)
 
 
-def read_table(path: Path) -> dict[str, list[Any]]:
+class Columns(Mapping[str, list[Any]]):
+    """Columns of an Arrow table; one becomes Python values when it is first asked for.
+
+    Args:
+        table: of pyarrow.
+    """
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+        self._known: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._known:
+            if name not in self.table.column_names:
+                raise KeyError(name)
+            self._known[name] = self.table[name].to_pylist()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table.column_names)
+
+    def __len__(self) -> int:
+        return len(self.table.column_names)
+
+
+def read_table(path: Path) -> Columns:
     """Columns of a CSV, TSV, Parquet or Arrow file by name.
 
     Raises:
@@ -134,11 +159,11 @@ def read_table(path: Path) -> dict[str, list[Any]]:
             "cells as "
             "the header"
         ) from None
-    return {name: table[name].to_pylist() for name in table.column_names}
+    return Columns(table)
 
 
 def _table(
-    columns: dict[str, list[Any]], name: str, column: str | None, label: str | None, split: str | None,
+    columns: Mapping[str, list[Any]], name: str, column: str | None, label: str | None, split: str | None,
     group: str | None, id: str | None,
 ) -> Texts:  # fmt: skip
     if column is None:

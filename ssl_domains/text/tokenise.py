@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -142,18 +142,21 @@ def encode(spec: TextSpec, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray
 
     made = Tokenizer.from_str(spec.tokeniser)
     values: list[np.ndarray] = []
-    counts: list[int] = []
+    counts: list[np.ndarray] = []
     cut = 0
     for chunk in _chunks(texts):
+        own: list[list[int]] = []
         for found in made.encode_batch(chunk):
             ids = found.ids
             if len(ids) > spec.length:
                 cut += 1
                 ids = ids[: spec.length - 1] + ids[-1:] if spec.end >= 0 else ids[: spec.length]
-            counts.append(len(ids))
-            values.append(np.asarray(ids, dtype=np.int32))
+            own.append(ids)
+        counts.append(np.array([len(ids) for ids in own], dtype=np.int64))
+        values.append(np.fromiter(chain.from_iterable(own), dtype=np.int32, count=int(counts[-1].sum())))
     flat = np.concatenate(values) if values else np.empty(0, np.int32)
-    return flat, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), cut
+    lengths = np.concatenate(counts) if counts else np.empty(0, np.int64)
+    return flat, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), cut
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -11,7 +11,7 @@ from ssl_domains.recipe.locate import shipped
 SMALL = (
     *("train.steps=3", "train.device=cpu", "train.log_every=1", "train.guard_every=2"),
     *("evaluate.probes=[linear]", "evaluate.seeds=1", "evaluate.tree=false"),
-    *("evaluate.max_rows=200", "evaluate.diagnostic_rows=100", "evaluate.map_rows=50"),
+    *("evaluate.max_rows=80", "evaluate.diagnostic_rows=60", "evaluate.map_rows=40"),
 )
 
 
@@ -24,9 +24,9 @@ def scaled_down(name: str) -> list[str]:
     if "limit" in recipe.data_defaults:
         overrides.append(f"data.limit={min(recipe.data.get('limit') or 600, 600)}")
     if recipe.train.batch_size != "full":
-        overrides.append("train.batch_size=64")
+        overrides.append("train.batch_size=24")
     if recipe.sections["method"].resolved.get("queue_size", 0):
-        overrides.append("method.queue_size=128")
+        overrides.append("method.queue_size=96")
     return overrides
 
 

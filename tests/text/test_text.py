@@ -190,7 +190,7 @@ def test_readers(tmp_path):
     ]
     (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
     table = TextDomain().open(str(tmp_path / "t.csv"), label="kind", split="part")
-    assert table.texts[3] == "caption, number 3"
+    assert table.texts[3].as_py() == "caption, number 3"
     assert table.splits["test"].tolist() == [16, 17, 18, 19]
     grouped = TextDomain().open(str(tmp_path / "t.csv"), group="who", test=0.4)
     sides = [{i // 4 for i in rows} for rows in grouped.splits.values()]

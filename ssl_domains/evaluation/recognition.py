@@ -14,7 +14,7 @@ from ssl_domains.core.interfaces import Source
 from ssl_domains.core.registry import register
 from ssl_domains.evaluation.data import LabelledRows
 from ssl_domains.evaluation.protocols import Features, Score, plain
-from ssl_domains.evaluation.superb import _Trained
+from ssl_domains.evaluation.state_heads import StateProbe
 from ssl_domains.evaluation.token_states import Featurizer, Reader, has_states, long_rows, split_rows
 
 
@@ -73,7 +73,7 @@ class CTCHead(nn.Module):
 
 
 @register("probe", "recognition")
-class RecognitionProbe(_Trained):
+class RecognitionProbe(StateProbe):
     """CTC on a frozen encoder: ``phones`` from labelled stretches (SUPERB's PR: linear), or ``characters``
     from texts (SUPERB's ASR: ``lstm: 2``). Decoding is greedy, without a language model. Lower is better.
 

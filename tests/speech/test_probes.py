@@ -14,7 +14,8 @@ from ssl_domains.evaluation.evaluate import evaluate_encoder
 from ssl_domains.evaluation.frames import dtw, frame_labels
 from ssl_domains.evaluation.probes import build_probe
 from ssl_domains.evaluation.recognition import CTCHead, edits, error_rate, greedy
-from ssl_domains.evaluation.superb import Batches, UtteranceHead, XVector, equal_error_rate
+from ssl_domains.evaluation.state_heads import Batches
+from ssl_domains.evaluation.superb import UtteranceHead, XVector, equal_error_rate
 from ssl_domains.evaluation.token_states import Featurizer, Reader, States
 
 

@@ -42,8 +42,8 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 SMALL = [
-    *("train.steps=6", "train.batch_size=64", "train.log_every=2"),
-    *("evaluate.seeds=1", "evaluate.max_rows=100", "evaluate.map_rows=30", "evaluate.diagnostic_rows=100"),
+    *("train.steps=4", "train.batch_size=32", "train.log_every=2"),
+    *("evaluate.seeds=1", "evaluate.max_rows=80", "evaluate.map_rows=30", "evaluate.diagnostic_rows=60"),
 ]
 
 

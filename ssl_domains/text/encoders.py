@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ssl_domains.core.batch import Encoded, Mask, Tokens
-from ssl_domains.core.errors import UserError
 from ssl_domains.core.interfaces import Encoder
 from ssl_domains.core.layout import Grid
 from ssl_domains.core.parts.grid_predictor import GridPredictor
 from ssl_domains.core.registry import encoder
-from ssl_domains.core.weights import plain_config
+from ssl_domains.text.bodies import fresh, loaded, options_of
 from ssl_domains.text.spec import TextSpec
 
 
@@ -45,12 +43,15 @@ class TextTransformer(Encoder):
         ffn: hidden width of the feed-forward parts; None: four times ``width``.
         dropout: in the blocks and on attention. Default 0.1 (BERT).
         pool: ``mean`` over the content, or ``begin``: the state of the first token (BERT's [CLS]).
-        weights: folder with ``config.json`` and weights of a BERT that ``save_pretrained`` wrote; its
-            configuration counts, and ``data.tokeniser`` must be its tokeniser.
-        config: fields of transformers' BertConfig (``hidden_act`` ...), in place of the above.
+        weights: folder with ``config.json`` and weights that ``save_pretrained`` wrote, of one of the
+            families; its configuration counts, and ``data.tokeniser`` must be its tokeniser.
+        family: ``bert``, ``roberta``, ``xlm-roberta``, ``mpnet``, ``distilbert`` or ``electra``; weights say
+            theirs themselves.
+        config: fields of the family's configuration in transformers, in place of the above.
 
     Raises:
-        UserError: the folder holds no BERT, or one with another number of tokens.
+        ValueError: a family or field that there is not, or sizes that do not fit together.
+        UserError: the folder holds none of them, or one with too few tokens or places.
     """
 
     drops_hidden: ClassVar[bool] = False
@@ -65,6 +66,7 @@ class TextTransformer(Encoder):
         dropout: float = 0.1,
         pool: Literal["mean", "begin"] = "mean",
         weights: str | None = None,
+        family: str = "bert",
         config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -77,9 +79,16 @@ class TextTransformer(Encoder):
         self.spec, self.pool = spec, pool
         self.body: Any
         if weights is None:
-            self.body = _body(spec, width, depth, heads, ffn or 4 * width, dropout, dict(config or {}))
+            sizes: dict[str, float] = {
+                "hidden_size": width,
+                "num_hidden_layers": depth,
+                "num_attention_heads": heads,
+            }
+            sizes |= {"intermediate_size": ffn or 4 * width, "hidden_dropout_prob": dropout}
+            sizes |= {"attention_probs_dropout_prob": dropout}
+            self.body = fresh(spec, family, sizes, dict(config or {}))
         else:
-            self.body = _load(weights, spec)
+            self.body = loaded(weights, spec)
         self.width = int(self.body.config.hidden_size)
 
     def forward(self, x: dict[str, Tensor], mask: Mask | None = None, *, layers: bool = False) -> Encoded:
@@ -125,10 +134,10 @@ class TextTransformer(Encoder):
         return Encoded(tokens, pooled, list(out.hidden_states[1:]) if layers else None)
 
     def as_saved(self, options: Mapping[str, Any], spec: Any) -> tuple[dict[str, Any], Any]:
-        """The configuration of loaded weights goes into ``config``."""
+        """Family and configuration of loaded weights become options."""
         kept, spec = super().as_saved(options, spec)
         if options.get("weights") is not None:
-            kept["config"] = plain_config(self.body.config)
+            kept |= options_of(self.body)
         return kept, spec
 
     def layout(self, x: dict[str, Tensor]) -> Grid:
@@ -171,7 +180,8 @@ class TextTransformer(Encoder):
             size: dict[str, Any] = {"width": width or self.width, "depth": depth, "heads": heads}
             return VisibleWords((self.spec.length,), self.width, output_width, **size)
         table = self.body.get_input_embeddings().weight
-        return WordHead(self.width, output_width, table if tied and output_width == len(table) else None)
+        ties = tied and table.shape == (output_width, self.width)
+        return WordHead(self.width, output_width, table if ties else None)
 
     def input_parameters(self) -> list[nn.Parameter]:
         """Embeddings of words and places."""
@@ -209,48 +219,3 @@ class WordHead(nn.Module):
         """``[M, P]`` in the order of :meth:`Tokens.select`."""
         hidden = encoded.tokens.select(mask)
         return self.out(self.norm(nn.functional.gelu(self.dense(hidden))))
-
-
-def _body(
-    spec: TextSpec, width: int, depth: int, heads: int, ffn: int, dropout: float, config: Mapping[str, Any]
-) -> Any:
-    from transformers import BertConfig, BertModel
-
-    fields = {
-        "vocab_size": spec.size, "hidden_size": width, "num_hidden_layers": depth,
-        "num_attention_heads": heads, "intermediate_size": ffn, "hidden_dropout_prob": dropout,
-        "attention_probs_dropout_prob": dropout, "max_position_embeddings": spec.length,
-        "pad_token_id": spec.pad,
-    }  # fmt: skip
-    unknown = sorted(set(config) - set(BertConfig().to_dict()))
-    if unknown:
-        raise ValueError(f"encoder.config: BertConfig has no field {unknown[0]!r}")
-    made = BertConfig(**{**fields, **config})
-    _fits(made, spec, "encoder.config")
-    return BertModel(made, add_pooling_layer=False)
-
-
-def _fits(config: Any, spec: TextSpec, origin: str) -> None:
-    """A table of words and of places that is large enough for the data."""
-    if config.vocab_size < spec.size:
-        raise UserError(
-            f"{origin} knows {config.vocab_size} tokens, the data's tokeniser has {spec.size}; set "
-            "data.tokeniser to the folder of the weights"
-        )
-    if config.max_position_embeddings < spec.length:
-        raise UserError(f"{origin} has {config.max_position_embeddings} places; lower data.length")
-
-
-def _load(folder: str, spec: TextSpec) -> Any:
-    from transformers import BertModel
-
-    path = Path(folder).expanduser()
-    if not (path / "config.json").is_file():
-        raise UserError(f"encoder.weights: {folder} holds no config.json; give a folder of save_pretrained")
-    try:
-        body = BertModel.from_pretrained(str(path), local_files_only=True, add_pooling_layer=False)
-    except Exception as error:  # transformers raises many kinds
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        raise UserError(f"encoder.weights: {folder} cannot be loaded as BERT ({reason})") from None
-    _fits(body.config, spec, f"encoder.weights: {folder}")
-    return body

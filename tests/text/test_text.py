@@ -15,6 +15,7 @@ from ssl_domains.core import registry
 from ssl_domains.core.batch import Mask
 from ssl_domains.core.errors import DataError, UserError
 from ssl_domains.core.random import Draw
+from ssl_domains.text.bodies import FAMILIES
 from ssl_domains.text.domain import TextDomain
 from ssl_domains.text.encoders import TextTransformer, content_of
 from ssl_domains.text.objectives import MaskedTokens
@@ -167,6 +168,35 @@ def test_encoder_from_a_folder(source, tmp_path):
     longer = TextDomain().open(LINES, tokeniser=str(tmp_path), length=30)
     with pytest.raises(UserError, match=r"has 12 places; lower data\.length"):
         TextTransformer(longer.spec, weights=str(tmp_path))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_give_the_states_of_transformers_and_are_built_again(source, tmp_path, family):
+    torch.manual_seed(0)
+    encoder = TextTransformer(source.spec, **SMALL, family=family).eval()
+    x = source.fetch([0, 1, 2]).x
+    there = (x["ids"] != source.spec.pad).to(torch.int64)
+    theirs = encoder.body(input_ids=x["ids"], attention_mask=there).last_hidden_state
+    real = there.bool()
+    torch.testing.assert_close(encoder(x).tokens.values[real], theirs[real], atol=1e-5, rtol=1e-4)
+    assert len(encoder(x, layers=True).layers) == SMALL["depth"]
+    encoder.body.save_pretrained(tmp_path)
+    loaded = TextTransformer(source.spec, weights=str(tmp_path)).eval()
+    torch.testing.assert_close(loaded(x).pooled, encoder(x).pooled)
+    options, spec = loaded.as_saved({"weights": str(tmp_path), "pool": "mean"}, source.spec)
+    again = TextTransformer(spec, **options).eval()
+    again.load_state_dict(loaded.state_dict())
+    torch.testing.assert_close(again(x).pooled, encoder(x).pooled)
+
+
+def test_families_that_there_are_not(source, tmp_path):
+    with pytest.raises(ValueError, match=r"encoder\.family must be one of"):
+        TextTransformer(source.spec, **SMALL, family="gpt2")
+    with pytest.raises(ValueError, match=r"BertConfig has no field 'hidden_sizes'"):
+        TextTransformer(source.spec, **SMALL, config={"hidden_sizes": 3})
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UserError, match="it is a gpt2; known are"):
+        TextTransformer(source.spec, weights=str(tmp_path))
 
 
 def test_readers(tmp_path):

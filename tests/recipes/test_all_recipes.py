@@ -1,6 +1,7 @@
 """Every recipe that ships is run: a few steps on a part of its data here, at full size under ``-m slow``."""
 
 import importlib.util
+import re
 
 import pytest
 
@@ -21,6 +22,9 @@ def scaled_down(name: str) -> list[str]:
     overrides = list(SMALL)
     if "retrieval" in recipe.evaluate.probes:
         overrides.append("evaluate.probes=[retrieval]")
+    source = str(recipe.data.get("source", ""))
+    if "pairs=" in source:
+        overrides.append("data.source=" + re.sub(r"pairs=\d+", "pairs=200", source))
     if "limit" in recipe.data_defaults:
         overrides.append(f"data.limit={min(recipe.data.get('limit') or 600, 600)}")
     if recipe.train.batch_size != "full":

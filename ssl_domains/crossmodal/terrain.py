@@ -24,27 +24,42 @@ from ssl_domains.crossmodal.encoders import Towers
 CHUNK = 1 << 22
 
 
-def nearest_others(features: np.ndarray, near: np.ndarray | None = None) -> np.ndarray:
+def nearest_others(
+    features: np.ndarray, groups: np.ndarray | None = None, places: np.ndarray | None = None, apart: int = 0
+) -> np.ndarray:
     """``[n]`` the nearest other row of each by Euclidean distance, in chunks.
 
     Args:
         features: ``[n, D]``.
-        near: ``[n]`` numbers; rows of one number are never neighbours (windows that overlap, one stretch of
-            a run).
+        groups: ``[n]`` numbers of runs, or None.
+        places: ``[n]`` place in the run.
+        apart: rows of one run that are so many places apart, or fewer, are not neighbours.
     """
     x = torch.from_numpy(np.ascontiguousarray(features)).float()
     square = x.square().sum(1)
-    marks = None if near is None else torch.from_numpy(near)
+    run, at = (None if v is None else torch.from_numpy(v) for v in (groups, places))
     out = []
     step = max(CHUNK // max(len(x), 1), 1)
     for start in range(0, len(x), step):
         rows = torch.arange(start, min(start + step, len(x)))
-        apart = square[rows][:, None] + square[None] - 2 * x[rows] @ x.T
-        apart[torch.arange(len(rows)), rows] = torch.inf
-        if marks is not None:
-            apart[marks[rows][:, None] == marks[None]] = torch.inf
-        out.append(apart.argmin(1))
+        distance = square[rows][:, None] + square[None] - 2 * x[rows] @ x.T
+        distance[torch.arange(len(rows)), rows] = torch.inf
+        if run is not None and at is not None:
+            close = (at[rows][:, None] - at[None]).abs() <= apart
+            distance[close & (run[rows][:, None] == run[None])] = torch.inf
+        out.append(distance.argmin(1))
     return torch.cat(out).numpy()
+
+
+def _places(groups: np.ndarray | None) -> np.ndarray | None:
+    """``[n]`` how many rows of a row's group stand before it."""
+    if groups is None:
+        return None
+    order = np.argsort(groups, kind="stable")
+    begin = np.searchsorted(groups[order], groups[order])
+    places = np.empty(len(groups), dtype=np.int64)
+    places[order] = np.arange(len(groups)) - begin
+    return places
 
 
 @method("visual_triplets")
@@ -69,8 +84,8 @@ class VisualTriplets(Method):
         reconstruction: weight of the reconstruction; 0: there is no decoder.
         triplet: weight of the triplets; 0: an autoencoder alone.
         rule: ``neighbours`` (the paper's), or ``random`` (a control: any other clip is the positive).
-        apart: pairs of one group (data.group) that lie within so many rows of one another are never
-            positives: windows that overlap would make the triplet trivial.
+        apart: pairs of one group (data.group) that lie so many rows from one another, or fewer, are never
+            positives: windows that overlap would make the triplet trivial. 0: all may be.
 
     Raises:
         ValueError: parts that there are not, or a tower without a decoder where one is wanted.
@@ -147,8 +162,8 @@ class VisualTriplets(Method):
                 "pictures; lower it"
             )
         found = KMeans(self.clusters, n_init=10, random_state=0).fit_predict(features)
-        near = self._stretches(source, train)
-        positive = nearest_others(features, near)
+        groups = None if source.groups is None else source.groups[train].astype(np.int64)
+        positive = nearest_others(features, groups, _places(groups), self.apart)
         n = len(source)
         self.positive = torch.full((n,), -1, dtype=torch.int64)
         self.positive[train] = torch.from_numpy(train[positive])
@@ -158,17 +173,6 @@ class VisualTriplets(Method):
         self.order = torch.from_numpy(train[order])
         self.counts = torch.from_numpy(np.bincount(found, minlength=self.clusters))
         source.replaced[self.miner] = matrix
-
-    def _stretches(self, source: PairSource, train: np.ndarray) -> np.ndarray | None:
-        """Numbers of stretches of ``apart`` rows of a group."""
-        if not self.apart or source.groups is None:
-            return None
-        groups = source.groups[train].astype(np.int64)
-        place = np.zeros(len(train), dtype=np.int64)
-        for group in np.unique(groups):
-            rows = np.flatnonzero(groups == group)
-            place[rows] = np.arange(len(rows)) // max(self.apart, 1)
-        return groups * (place.max() + 1) + place
 
     def triplets(self, index: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Rows of the positives and negatives of anchors ``[B]``, on the CPU."""

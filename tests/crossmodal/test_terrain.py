@@ -13,7 +13,7 @@ from ssl_domains.core.errors import DataError
 from ssl_domains.core.random import Draw
 from ssl_domains.crossmodal import terrain_map as maps
 from ssl_domains.crossmodal.generated_terrain import drive
-from ssl_domains.crossmodal.terrain import nearest_others
+from ssl_domains.crossmodal.terrain import _places, nearest_others
 from ssl_domains.recipe.build import build
 from ssl_domains.recipe.check import read_recipe
 from ssl_domains.recipe.loading import read_yaml
@@ -33,8 +33,16 @@ def experiment():
 def test_neighbours():
     x = np.array([[0.0], [1.0], [1.5], [9.0], [9.1]])
     assert nearest_others(x).tolist() == [1, 2, 1, 4, 3]
-    apart = nearest_others(x, np.array([0, 1, 1, 2, 2]))
-    assert apart.tolist() == [1, 0, 0, 2, 2]
+    runs, places = np.array([0, 1, 1, 2, 2]), np.array([0, 0, 1, 0, 1])
+    assert nearest_others(x, runs, places, 1).tolist() == [1, 0, 0, 2, 2]
+    one = np.zeros(5, dtype=np.int64)
+    assert nearest_others(x, one, np.arange(5), 1).tolist() == [2, 3, 0, 1, 2]  # both sides of a row
+    assert nearest_others(x, one, np.arange(5), 0).tolist() == nearest_others(x).tolist()
+
+
+def test_places_in_runs():
+    assert _places(np.array([3, 1, 3, 3, 1])).tolist() == [0, 0, 1, 2, 1]
+    assert _places(None) is None
 
 
 def test_miner(experiment):

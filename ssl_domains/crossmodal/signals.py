@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ssl_domains.core.batch import Batch
-from ssl_domains.core.errors import DataError
+from ssl_domains.crossmodal.recordings import Recording
 
 SPLITS = ("train", "valid", "test")
 FITTED = 200
@@ -60,26 +60,6 @@ class SignalSpec:
         """Reads :meth:`to_dict` back."""
         low, high = values["trim"]
         return cls(**{**values, "subjects": tuple(values["subjects"]), "trim": (float(low), float(high))})
-
-
-@dataclass
-class Recording:
-    """One file.
-
-    Attributes:
-        name: its path.
-        x: ``[C, T]`` float32.
-        positions: ``[C, 2]`` in the unit square, NaN where unknown; None: none at all.
-        subject: who was recorded.
-        centre, spread: ``[C, 1]`` of its robust scale.
-    """
-
-    name: str
-    x: np.ndarray
-    positions: np.ndarray | None
-    subject: str
-    centre: np.ndarray | float = 0.0
-    spread: np.ndarray | float = 1.0
 
 
 class SignalSource:
@@ -213,59 +193,3 @@ def _padded_positions(recording: Recording, channels: int) -> tuple[np.ndarray, 
         places[:n] = np.where(known[:, None], recording.positions, 0.0)
         valid[:n] = known
     return places, valid
-
-
-def read_recording(path: Path, rate: float | None) -> tuple[Recording, float]:
-    """A ``.npz`` with ``x [C, T]``, ``rate``, and maybe ``positions [C, 2 or 3]`` and ``subject``.
-
-    Args:
-        path: of the file.
-        rate: samples a second that it is resampled to (polyphase filter); None: its own.
-
-    Raises:
-        DataError: it lacks something, or holds NaN.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = dict(file)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as .npz ({error})") from None
-    if "x" not in found or found["x"].ndim != 2 or "rate" not in found:
-        raise DataError(
-            f"{path}: wants arrays x [sensors, samples] and rate, found {', '.join(sorted(found))}"
-        )
-    x, own = found["x"].astype(np.float32), float(found["rate"])
-    if not np.isfinite(x).all():
-        bad = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
-        raise DataError(f"{path}: sensor {bad} holds NaN or inf; interpolate it or leave it out")
-    if rate is not None and own != rate:
-        from fractions import Fraction
-
-        from scipy.signal import resample_poly
-
-        ratio = Fraction(rate / own).limit_denominator(1000)
-        x = resample_poly(x, ratio.numerator, ratio.denominator, axis=1).astype(np.float32)
-        own = rate
-    positions = found.get("positions")
-    if positions is not None:
-        if positions.shape not in ((len(x), 2), (len(x), 3)):
-            raise DataError(
-                f"{path}: positions are {list(positions.shape)}, expected [{len(x)}, 2] or [{len(x)}, 3]"
-            )
-        positions = unit_square(positions)
-    return Recording(str(path), x, positions, str(found.get("subject", path.stem))), own
-
-
-def unit_square(positions: np.ndarray) -> np.ndarray:
-    """``[C, 2]`` in [0, 1]: places on a head are first laid flat (azimuth and angle from the vertex kept)."""
-    places = positions.astype(np.float64)
-    if places.shape[1] == 3:
-        centred = places - np.nanmean(places, axis=0)
-        radius = np.linalg.norm(centred, axis=1).clip(1e-12)
-        angle = np.arccos((centred[:, 2] / radius).clip(-1, 1))
-        azimuth = np.arctan2(centred[:, 1], centred[:, 0])
-        places = np.stack([angle * np.cos(azimuth), angle * np.sin(azimuth)], axis=1)
-    if not np.isfinite(places).all(axis=1).any():
-        return places
-    low, high = np.nanmin(places, axis=0), np.nanmax(places, axis=0)
-    return (places - low) / np.maximum((high - low).max(), 1e-12)

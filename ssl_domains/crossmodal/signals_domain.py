@@ -11,7 +11,8 @@ import numpy as np
 from ssl_domains.core.errors import DataError
 from ssl_domains.core.interfaces import Domain
 from ssl_domains.core.registry import domain
-from ssl_domains.crossmodal.signals import FITTED, SPLITS, Recording, SignalSource, SignalSpec, read_recording
+from ssl_domains.crossmodal.recordings import SUFFIXES, Reader, Recording
+from ssl_domains.crossmodal.signals import FITTED, SPLITS, SignalSource, SignalSpec
 from ssl_domains.text.data import draw_splits
 
 
@@ -19,9 +20,7 @@ from ssl_domains.text.data import draw_splits
 class SignalDomain(Domain):
     """Segments of recordings with many sensors (M/EEG), or of features on a clock."""
 
-    title: ClassVar[str] = (
-        "signals of many sensors (M/EEG) and features over time, .npz recordings; for pairs"
-    )
+    title: ClassVar[str] = "signals of many sensors (M/EEG) and features over time; for pairs"
     defaults: ClassVar[dict[str, str]] = {"encoder": "brain_conv", "views": "", "mask": "random"}
 
     def open(  # type: ignore[override]
@@ -48,8 +47,8 @@ class SignalDomain(Domain):
         """Opens recordings.
 
         Args:
-            source: a ``.npz``, a folder of them (cut into windows), or a CSV with the columns path and start
-                (and split) of segments.
+            source: a recording (``.npz``; FIF, EDF, BrainVision and others with MNE), a folder of them (cut
+                into windows), or a CSV with the columns path and start (and split) of segments.
             path: column of the recordings.
             start: column of the seconds at which segments begin.
             end: taken and ignored: all segments are of one length.
@@ -117,12 +116,11 @@ def _open(
     names, starts, words = _listed(source, path, start, split)
     recordings: list[Recording] = []
     place: dict[str, int] = {}
-    rate = given.rate or None
+    reader = Reader(given.rate or None)
     for name in dict.fromkeys(names):
-        recording, own = read_recording(Path(name), rate)
-        rate = rate or own
         place[name] = len(recordings)
-        recordings.append(recording)
+        recordings.append(reader.open(Path(name)))
+    rate = reader.rate
     assert rate is not None
     window = round(seconds * rate)
     notes: list[str] = []
@@ -179,16 +177,16 @@ def _listed(
 ) -> tuple[list[str], list[float] | None, list[str] | None]:
     """Recordings of the segments, their seconds, and their splits."""
     if not isinstance(source, str | Path):
-        raise DataError(f"data.source: {type(source).__name__} holds no signals; give .npz files or a CSV")
+        raise DataError(f"data.source: {type(source).__name__} holds no signals; give recordings or a CSV")
     place = Path(source).expanduser()
     if place.is_dir():
-        files = [str(p) for p in sorted(place.rglob("*.npz"))]
+        files = [str(p) for p in sorted(place.rglob("*")) if p.suffix.lower() in SUFFIXES]
         if not files:
-            raise DataError(f"data.source: {place} holds no .npz recording")
+            raise DataError(f"data.source: {place} holds no recording ({', '.join(SUFFIXES)})")
         return files, None, None
     if not place.is_file():
-        raise DataError(f"data.source: {place} does not exist; give .npz recordings, or a CSV of segments")
-    if place.suffix.lower() == ".npz":
+        raise DataError(f"data.source: {place} does not exist; give recordings, or a CSV of segments")
+    if place.suffix.lower() in SUFFIXES:
         return [str(place)], None, None
     with place.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))

@@ -158,7 +158,9 @@ def endings_of(domain: str) -> tuple[str, ...]:
     import importlib
 
     if domain == "signals":
-        return (".npz",)
+        from ssl_domains.crossmodal.recordings import SUFFIXES
+
+        return SUFFIXES
     known = importlib.import_module(f"ssl_domains.{domain}.recognise")
     return (".txt", ".text") if domain == "text" else tuple(known.SUFFIXES)
 

@@ -76,7 +76,7 @@ def register_probes() -> None:
 
 
 def build_probe(what: str | Mapping[str, Any] | Probe) -> Probe:
-    """A probe from a recipe's entry: ``knn``, or ``{knn: {k: 5}}``.
+    """A probe from a recipe's entry: ``knn``, ``{name: knn, k: 5}`` or ``{knn: {k: 5}}``.
 
     Raises:
         RecipeError: no such probe (with the nearest name), or an option that it does not take.
@@ -86,8 +86,10 @@ def build_probe(what: str | Mapping[str, Any] | Probe) -> Probe:
     if isinstance(what, Probe):
         what.key = what.key or what.registered_name
         return what
+    if isinstance(what, Mapping) and isinstance(what.get("name"), str):
+        what = {what["name"]: {key: value for key, value in what.items() if key != "name"}}
     if isinstance(what, Mapping) and len(what) != 1:
-        form = "one name and its options, such as {knn: {k: 5}}"
+        form = "one name and its options, such as {name: knn, k: 5}"
         raise RecipeError(f"evaluate.probes: {dict(what)!r} must be {form}")
     name, options = (what, {}) if isinstance(what, str) else next(iter(what.items()))
     options = dict(options or {})

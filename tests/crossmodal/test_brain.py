@@ -14,7 +14,8 @@ from ssl_domains.core import registry
 from ssl_domains.core.errors import DataError
 from ssl_domains.core.objectives.contrastive import InfoNCE
 from ssl_domains.crossmodal.brain import BrainConv, SpatialAttention, fourier
-from ssl_domains.crossmodal.signals import SignalSpec, segment, unit_square
+from ssl_domains.crossmodal.recordings import unit_square
+from ssl_domains.crossmodal.signals import SignalSpec, segment
 from ssl_domains.recipe.build import open_source
 from ssl_domains.recipe.check import read_recipe
 from ssl_domains.recipe.loading import read_yaml

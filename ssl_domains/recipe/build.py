@@ -46,9 +46,12 @@ class Experiment:
     sampler: Sampler | None = None
 
     def make_encoder(self, seed: int) -> Encoder:
-        """The same encoder at random initialisation, for the baseline."""
+        """The same encoder at random initialisation, for the baseline: also where training started from
+        weights of a file."""
+        options, spec = self.as_saved(self.method.encoder_for_export())
         set_seed(seed)
-        return _encoder(self.recipe, self.source)
+        made: Encoder = self.recipe.sections["encoder"].cls(spec, **options)
+        return made
 
     def make_optimizer(self) -> OptimizerConfig:
         """The optimizer's options; the trainer makes the optimizer from the method's parameters.

@@ -6,27 +6,35 @@ from typing import Any
 
 from benchmarks.claims.common import Result, judge, pretrained, speech_data
 
-STEPS = 220
+STEPS = 400
 ROWS = (8, None)
 PROBES: list[Any] = [
     {"name": "frames", "train_rows": rows, "max_frames": 8_000, "max_rows": 60, "epochs": 15} for rows in ROWS
 ]
 MASKS: dict[str, dict[str, Any]] = {
-    "time, frequency and magnitude": {"name": "alteration"},
-    "time alone": {"name": "alteration", "band": 0.0, "noise_share": 0.0},
+    "time, frequency and magnitude": {"name": "alteration", "span": 3},
+    "time alone": {"name": "alteration", "span": 3, "band": 0.0, "noise_share": 0.0},
 }
 
 
 def recipe(mask: dict[str, Any]) -> dict[str, Any]:
-    """TERA's alterations, head, loss, schedule and 3 blocks; 96 wide instead of 768, batches of 45 s, pieces of at most 5 s."""
+    """TERA's alterations, head, loss, schedule and 3 blocks; 96 wide instead of 768, three frames a token, batches of
+    60 s, pieces of at most 5 s."""
     return {
         "domain": "speech",
         "data": {"source": str(speech_data("speech_russian.csv")), "max_seconds": 5.0},
-        "encoder": {"name": "speech_transformer", "width": 96, "depth": 3, "heads": 4, "dropout": 0.1},
+        "encoder": {
+            "name": "speech_transformer",
+            "width": 96,
+            "depth": 3,
+            "heads": 4,
+            "dropout": 0.1,
+            "stack": 3,
+        },
         "mask": mask,
         "method": {"name": "masked_reconstruction", "predictor": {"head": "mlp"}},
         "objective": {"name": "masked_l1"},
-        "sampler": {"name": "bucket", "budget": 45},
+        "sampler": {"name": "bucket", "budget": 60},
         "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01},
         "schedule": {"name": "warmup_linear", "warmup": 0.07},
         "train": {"batch_size": 32, "steps": STEPS, "clip_norm": 5.0, "on_collapse": "off", "guard_every": 0},
@@ -67,10 +75,12 @@ def run(seeds: int) -> Result:
         claim="Frames that are altered in time, frequency and magnitude give features that a linear layer reads phones "
         "from better than frames altered in time alone, and than log-mel frames.",
         setting=f"festvox-ru (1.7 h, one speaker, 51 phones with times; a quarter of the recordings for the test), {STEPS} "
-        "steps of 45 s, 3 blocks of 96, pieces of at most 5 s; a linear layer on the learned sum of all layers.",
+        "steps of 60 s, 3 blocks of 96, three frames a token (spans of 3 tokens for the paper's 7 frames; a band is one of the joined "
+        "frames), pieces of at most 5 s; a linear layer on the learned sum of all layers.",
         metric="frame accuracy",
         values=values,
         verdict=against["time alone"],
         notes=f"With all labels, the three together: {against}; with {ROWS[0]} recordings against time alone: {few}. One "
-        "speaker and one microphone: what frequency and magnitude are for (speakers, noise) cannot show here.",
+        "speaker and one microphone: what frequency and magnitude are for (speakers, noise) cannot show here. With one frame a token "
+        "and 220 steps, measured before, everything pretrained stood below the untrained encoder (0.40 against 0.44).",
     )

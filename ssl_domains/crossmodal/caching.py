@@ -48,8 +48,9 @@ def _write(tower: Encoder, base: Any, entry: cache.Folder, dtype: str) -> None:
     tower.eval()
     out: np.ndarray | None = None
     try:
-        for start in range(0, len(base), BATCH):
-            rows = np.arange(start, min(start + BATCH, len(base)))
+        every = np.arange(len(base))
+        pieces = getattr(base, "pieces", None)  # of samples that differ in length
+        for rows in pieces(every, BATCH) if pieces else np.array_split(every, -(-len(every) // BATCH)):
             with torch.no_grad(), torch.autocast(device.type, enabled=False):
                 pooled = tower(base.fetch(rows).to(device).x).pooled.float().cpu().numpy()
             if out is None:

@@ -68,6 +68,8 @@ class PairSource:
         self.replaced: dict[str, Matrix] = {}
         if any(hasattr(part, "picture") for part in parts.values()):
             self.picture = self._picture
+        if any(hasattr(part, "pieces") for part in parts.values()):
+            self.pieces = self._pieces
         self.complete = all(bool((rows >= 0).all()) for rows in links.rows.values())
 
     def __len__(self) -> int:
@@ -101,6 +103,18 @@ class PairSource:
             found["present"] = {name: own >= 0 for name, own in rows.items()}
         label = None if self.labels is None else torch.from_numpy(np.asarray(self.labels[index]))
         return Batch(x, torch.from_numpy(index), label, found)
+
+    def _pieces(self, indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
+        """How pairs are embedded: positions in ``indices``, so few at a time as the most demanding of the
+        modalities whose samples differ in length wants."""
+        indices = np.asarray(indices, dtype=np.int64)
+        groups = [np.arange(len(indices))]
+        for name, source in self.parts.items():
+            own = getattr(source, "pieces", None)
+            if own is not None:
+                rows = np.maximum(self.links.rows[name][indices], 0)
+                groups = [group[at] for group in groups for at in own(rows[group], batch_size)]
+        return groups
 
     def shares_items(self) -> bool:
         """True when two train pairs hold one and the same sample of some modality."""
@@ -166,9 +180,21 @@ class PartSource:
         there = self.rows >= 0
         self.splits = {split: rows[there[rows]] for split, rows in pairs.splits.items()}
         self.labels, self.task, self.class_names = pairs.labels, pairs.task, pairs.class_names
+        # What the modality says by its own rows is said by those of the pairs.
+        for key in ("lengths", "groups"):
+            if getattr(self.base, key, None) is not None:
+                setattr(self, key, np.asarray(getattr(self.base, key))[np.maximum(self.rows, 0)])
+        if hasattr(self.base, "pieces"):
+            self.pieces = self._pieces
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def _pieces(self, indices: np.ndarray, batch_size: int) -> list[np.ndarray]:
+        """Those of the modality."""
+        rows = np.maximum(self.rows[np.asarray(indices, dtype=np.int64)], 0)
+        found: list[np.ndarray] = self.base.pieces(rows, batch_size)  # type: ignore[attr-defined]
+        return found
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "base":

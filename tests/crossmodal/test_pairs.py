@@ -254,3 +254,34 @@ def test_a_tower_from_a_run(table, tmp_path):
     for name, value in experiment.method.encoder.part("a").state_dict().items():
         np.testing.assert_array_equal(value.numpy(), own[name].numpy())
     assert experiment.source.parts["a"].spec == first.encoder.spec
+
+
+def test_long_recordings_of_pairs_are_embedded_a_few_at_a_time(tmp_path):
+    """Two captions a recording, the long ones last: rows of pairs are not rows of the recordings."""
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    lines = ["audio,text"]
+    for i in range(24):
+        seconds = 0.3 if i < 12 else 4.0
+        soundfile.write(tmp_path / f"{i:02d}.wav", rng.normal(0, 0.1, int(16000 * seconds)), 16000)
+        lines += [f"{i:02d}.wav,first of {i}", f"{i:02d}.wav,second of {i}"]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    recipe = {
+        "domain": "crossmodal", "data": {"source": str(tmp_path / "pairs.csv")},
+        "a": {"domain": "speech", "encoder": {"name": "speech_transformer", "width": 8, "depth": 1, "heads": 2}},
+        "b": {"domain": "text", "encoder": {"name": "text_transformer", "width": 16, "depth": 1, "heads": 2}},
+        "method": "cross_modal", "objective": "clip", "train": {"steps": 1},
+    }  # fmt: skip
+    source = open_source(read_recipe(recipe))[1]
+    every = np.arange(len(source))
+    for of in (source, source.part("a")):
+        pieces = of.pieces(every, 1024)
+        assert sorted(np.concatenate(pieces)) == every.tolist()
+        sizes = [of.fetch(every[at]).x for at in pieces]
+        values = [x["a"].values if isinstance(x, dict) else x.values for x in sizes]
+        assert max(v.numel() for v in values) <= 20.5 * 16000  # seconds that a speech source allows on a CPU
+    part = source.part("a")
+    seconds = [float(part.fetch([row]).x.lengths[0]) / 16000 for row in range(0, 48, 7)]
+    assert part.lengths[range(0, 48, 7)].tolist() == pytest.approx(seconds, abs=0.01)
+    assert not hasattr(source.part("b"), "pieces")

@@ -70,6 +70,14 @@ class PairSource:
             self.picture = self._picture
         if any(hasattr(part, "pieces") for part in parts.values()):
             self.pieces = self._pieces
+        known = {name: getattr(part, "lengths", None) for name, part in parts.items()}
+        measured = [
+            np.where(links.rows[name] >= 0, np.asarray(own)[np.maximum(links.rows[name], 0)], 0.0)
+            for name, own in known.items()
+            if own is not None
+        ]
+        if measured:  # for the sampler `bucket`: the longer of two recordings
+            self.lengths = np.max(measured, axis=0)
         self.complete = all(bool((rows >= 0).all()) for rows in links.rows.values())
 
     def __len__(self) -> int:

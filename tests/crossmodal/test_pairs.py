@@ -269,7 +269,10 @@ def test_long_recordings_of_pairs_are_embedded_a_few_at_a_time(tmp_path):
     (tmp_path / "pairs.csv").write_text("\n".join(lines))
     recipe = {
         "domain": "crossmodal", "data": {"source": str(tmp_path / "pairs.csv")},
-        "a": {"domain": "speech", "encoder": {"name": "speech_transformer", "width": 8, "depth": 1, "heads": 2}},
+        "a": {
+            "domain": "speech",
+            "encoder": {"name": "speech_transformer", "width": 8, "depth": 1, "heads": 2},
+        },
         "b": {"domain": "text", "encoder": {"name": "text_transformer", "width": 16, "depth": 1, "heads": 2}},
         "method": "cross_modal", "objective": "clip", "train": {"steps": 1},
     }  # fmt: skip
@@ -285,3 +288,7 @@ def test_long_recordings_of_pairs_are_embedded_a_few_at_a_time(tmp_path):
     seconds = [float(part.fetch([row]).x.lengths[0]) / 16000 for row in range(0, 48, 7)]
     assert part.lengths[range(0, 48, 7)].tolist() == pytest.approx(seconds, abs=0.01)
     assert not hasattr(source.part("b"), "pieces")
+    np.testing.assert_array_equal(source.lengths, part.lengths)
+    sampler = build(read_recipe({**recipe, "sampler": {"name": "bucket", "budget": 8}})).sampler
+    sampler.prepare(source)
+    assert sampler.n_batches(source.splits["train"], 16) > 8  # two recordings of 4 s at a time

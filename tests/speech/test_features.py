@@ -242,3 +242,16 @@ def test_the_gradient_into_the_convolutions_is_scaled(make, short_and_long):
     assert found[0][0].any()
     torch.testing.assert_close(found[1][0], 0.1 * found[0][0])
     torch.testing.assert_close(found[1][1], found[0][1])
+
+
+def test_initial_weights_of_the_transformer(source):
+    """TERA's deviation of 0.02, or Glorot's, with which a narrow token says more of its frame than of its place."""
+    made = registry.get("encoder", "speech_transformer")
+    torch.manual_seed(0)
+    theirs, wide = (made(source.spec, width=64, depth=1, heads=2, init=i) for i in ("normal", "xavier"))
+    assert float(theirs.embed.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    bound = (6 / (64 + 80)) ** 0.5
+    assert float(wide.embed.weight.detach().abs().max()) == pytest.approx(bound, rel=0.01)
+    assert not wide.embed.bias.any()
+    with pytest.raises(ValueError, match="encoder.init"):
+        made(source.spec, width=64, depth=1, heads=2, init="he")

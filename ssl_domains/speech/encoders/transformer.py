@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_domains.core.batch import Encoded, Mask
-from ssl_domains.core.parts.transformer import Transformer
+from ssl_domains.core.parts.transformer import Transformer, init_xavier
 from ssl_domains.core.registry import encoder
 from ssl_domains.speech.encoders.base import FeatureEncoder, covered, positions
 from ssl_domains.speech.sound import Sound, real
@@ -40,9 +40,11 @@ class SpeechTransformer(FeatureEncoder):
         dropout: default 0.1 (the authors' 960-hour model; 0.3 in their 100-hour experiments).
         features: options of the features; default: 80 log-mel bands, normalised over the recording.
         stack: frames of a token. Default 1 (DeCoAR and HuBERT-like models on features take more).
+        init: ``normal``: weights of deviation 0.02 (TERA, 768 wide); ``xavier``: Glorot's, for narrow
+            encoders, in which features would drown in the positions.
 
     Raises:
-        ValueError: an unknown size, or widths that do not divide.
+        ValueError: an unknown size or init, or widths that do not divide.
     """
 
     def __init__(
@@ -56,10 +58,13 @@ class SpeechTransformer(FeatureEncoder):
         dropout: float = 0.1,
         features: Mapping[str, Any] | None = None,
         stack: int = 1,
+        init: Literal["normal", "xavier"] = "normal",
     ) -> None:
         super().__init__(spec, features, stack)
         if size not in SIZES:
             raise ValueError(f"encoder.size must be one of {', '.join(SIZES)}, got {size!r}")
+        if init not in ("normal", "xavier"):
+            raise ValueError(f"encoder.init must be normal or xavier, got {init!r}")
         of = SIZES[size]
         self.width = width or of["width"]
         inner = ffn or (4 * width if width else of["ffn"])
@@ -70,8 +75,10 @@ class SpeechTransformer(FeatureEncoder):
             self.width, depth or of["depth"], heads or of["heads"], inner, dropout, "post", "gelu"
         )
         self.mask_token = nn.Parameter(torch.zeros(self.local_width))
+        if init == "xavier":
+            init_xavier(self)
         for part in self.modules():
-            if isinstance(part, nn.Linear):
+            if init == "normal" and isinstance(part, nn.Linear):
                 nn.init.normal_(part.weight, std=0.02)
                 nn.init.zeros_(part.bias)
             if isinstance(part, nn.LayerNorm):

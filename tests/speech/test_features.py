@@ -245,7 +245,7 @@ def test_the_gradient_into_the_convolutions_is_scaled(make, short_and_long):
 
 
 def test_initial_weights_of_the_transformer(source):
-    """TERA's deviation of 0.02, or Glorot's, with which a narrow token says more of its frame than of its place."""
+    """TERA's deviation of 0.02, or Glorot's, with which a narrow token says more of its frame than its place."""
     made = registry.get("encoder", "speech_transformer")
     torch.manual_seed(0)
     theirs, wide = (made(source.spec, width=64, depth=1, heads=2, init=i) for i in ("normal", "xavier"))
@@ -253,5 +253,5 @@ def test_initial_weights_of_the_transformer(source):
     bound = (6 / (64 + 80)) ** 0.5
     assert float(wide.embed.weight.detach().abs().max()) == pytest.approx(bound, rel=0.01)
     assert not wide.embed.bias.any()
-    with pytest.raises(ValueError, match="encoder.init"):
+    with pytest.raises(ValueError, match=r"encoder\.init"):
         made(source.spec, width=64, depth=1, heads=2, init="he")

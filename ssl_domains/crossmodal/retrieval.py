@@ -70,7 +70,7 @@ def score_chunks(q: Tensor, g: Tensor, score: Score = "cosine") -> Iterator[Tens
 def ranks(q: Tensor, g: Tensor, right: Lists, score: Score = "cosine") -> np.ndarray:
     """``[Q]`` rank (from 1) of the best right item of each query among all N of the gallery; equal scores of
     wrong items count as before it, so that constant vectors find nothing."""
-    out = []
+    out = np.empty(len(q), dtype=np.int64)  # one array: many small ones between the chunks split up the heap
     start = 0
     for chunk in score_chunks(q, g, score):
         place, value = right.flat(np.arange(start, start + len(chunk)))
@@ -79,15 +79,19 @@ def ranks(q: Tensor, g: Tensor, right: Lists, score: Score = "cosine") -> np.nda
         good[at] = True
         best = chunk.masked_fill(~good, -torch.inf).max(1).values
         before = ((chunk >= best[:, None]) & ~good).sum(1)
-        out.append((before + 1).numpy())
+        out[start : start + len(chunk)] = (before + 1).numpy()
         start += len(chunk)
-    return np.concatenate(out) if out else np.empty(0, np.int64)
+    return out
 
 
 def nearest(q: Tensor, g: Tensor, k: int, score: Score = "cosine") -> np.ndarray:
     """``[Q, k]`` the best items of each query."""
-    found = [chunk.topk(min(k, len(g)), dim=1).indices.numpy() for chunk in score_chunks(q, g, score)]
-    return np.concatenate(found) if found else np.empty((0, k), np.int64)
+    k, start = min(k, len(g)), 0
+    out = np.empty((len(q), k), dtype=np.int64)
+    for chunk in score_chunks(q, g, score):
+        out[start : start + len(chunk)] = chunk.topk(k, dim=1).indices.numpy()
+        start += len(chunk)
+    return out
 
 
 def label_ranks(
@@ -111,11 +115,11 @@ def label_ranks(
     """
     place = torch.from_numpy(labels.astype(np.int64) + 1)  # 0: no label
     wanted = torch.from_numpy(right.astype(np.int64) + 1)
-    found, start = [], 0
+    out, start = np.empty(len(q), dtype=np.int64), 0
     for chunk in score_chunks(q, g, score):
         share = (chunk.double() / temperature).softmax(1)
         total = share.new_zeros(len(chunk), int(place.max()) + 1).index_add_(1, place, share)[:, 1:]
         own = total.gather(1, wanted[start : start + len(chunk), None] - 1)
-        found.append((total >= own).sum(1).numpy())  # equal ones count as before it
+        out[start : start + len(chunk)] = (total >= own).sum(1).numpy()  # equal ones count as before it
         start += len(chunk)
-    return np.concatenate(found) if found else np.empty(0, np.int64)
+    return out

@@ -245,7 +245,7 @@ def test_the_gradient_into_the_convolutions_is_scaled(make, short_and_long):
 
 
 def test_initial_weights_of_the_transformer(source):
-    """TERA's deviation of 0.02, or Glorot's, with which a narrow token says more of its frame than its place."""
+    """TERA's deviation of 0.02, or Glorot's, for narrow tokens that say more of frames than of places."""
     made = registry.get("encoder", "speech_transformer")
     torch.manual_seed(0)
     theirs, wide = (made(source.spec, width=64, depth=1, heads=2, init=i) for i in ("normal", "xavier"))

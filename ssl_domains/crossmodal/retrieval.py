@@ -61,25 +61,31 @@ def items_of(pairs: np.ndarray, rows_a: np.ndarray, rows_b: np.ndarray) -> Items
 
 
 def score_chunks(q: Tensor, g: Tensor, score: Score = "cosine") -> Iterator[Tensor]:
-    """Scores ``[c, N]`` of the queries in turn; no more than :data:`CELLS` at a time."""
+    """Scores ``[c, N]`` of the queries in turn; no more than :data:`CELLS` at a time. A chunk is overwritten
+    by the next one: the one buffer is what keeps the memory bounded, since the heap would be split up by
+    what lives on between two large tensors."""
     q, g = sides(q, g, score)
-    for part in q.split(max(CELLS // max(len(g), 1), 1)):
-        yield part @ g.T
+    rows = max(CELLS // max(len(g), 1), 1)
+    buffer = q.new_empty(min(rows, len(q)), len(g))
+    for part in q.split(rows):
+        yield torch.mm(part, g.T, out=buffer[: len(part)])
 
 
 def ranks(q: Tensor, g: Tensor, right: Lists, score: Score = "cosine") -> np.ndarray:
     """``[Q]`` rank (from 1) of the best right item of each query among all N of the gallery; equal scores of
     wrong items count as before it, so that constant vectors find nothing."""
-    out = np.empty(len(q), dtype=np.int64)  # one array: many small ones between the chunks split up the heap
+    out = np.empty(len(q), dtype=np.int64)
+    before: Tensor | None = None
     start = 0
     for chunk in score_chunks(q, g, score):
+        if before is None:
+            before = torch.empty_like(chunk, dtype=torch.bool)
         place, value = right.flat(np.arange(start, start + len(chunk)))
         at = torch.from_numpy(place), torch.from_numpy(value.astype(np.int64))
-        good = torch.zeros_like(chunk, dtype=torch.bool)
-        good[at] = True
-        best = chunk.masked_fill(~good, -torch.inf).max(1).values
-        before = ((chunk >= best[:, None]) & ~good).sum(1)
-        out[start : start + len(chunk)] = (before + 1).numpy()
+        best = chunk.new_full((len(chunk),), -torch.inf).scatter_reduce_(0, at[0], chunk[at], "amax")
+        hit = torch.ge(chunk, best[:, None], out=before[: len(chunk)])
+        hit[at] = False
+        out[start : start + len(chunk)] = (hit.sum(1) + 1).numpy()
         start += len(chunk)
     return out
 
@@ -117,7 +123,7 @@ def label_ranks(
     wanted = torch.from_numpy(right.astype(np.int64) + 1)
     out, start = np.empty(len(q), dtype=np.int64), 0
     for chunk in score_chunks(q, g, score):
-        share = (chunk.double() / temperature).softmax(1)
+        share = chunk.div_(temperature).sub_(chunk.max(1, keepdim=True).values).exp_()
         total = share.new_zeros(len(chunk), int(place.max()) + 1).index_add_(1, place, share)[:, 1:]
         own = total.gather(1, wanted[start : start + len(chunk), None] - 1)
         out[start : start + len(chunk)] = (total >= own).sum(1).numpy()  # equal ones count as before it

@@ -38,7 +38,7 @@ def nearest_others(
     x = torch.from_numpy(np.ascontiguousarray(features)).float()
     square = x.square().sum(1)
     run, at = (None if v is None else torch.from_numpy(v) for v in (groups, places))
-    out = []
+    out = np.empty(len(x), dtype=np.int64)
     step = max(CHUNK // max(len(x), 1), 1)
     for start in range(0, len(x), step):
         rows = torch.arange(start, min(start + step, len(x)))
@@ -47,8 +47,8 @@ def nearest_others(
         if run is not None and at is not None:
             close = (at[rows][:, None] - at[None]).abs() <= apart
             distance[close & (run[rows][:, None] == run[None])] = torch.inf
-        out.append(distance.argmin(1))
-    return torch.cat(out).numpy()
+        out[start : start + step] = distance.argmin(1).numpy()
+    return out
 
 
 def _places(groups: np.ndarray | None) -> np.ndarray | None:

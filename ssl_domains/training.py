@@ -330,6 +330,9 @@ def evaluate_run(
     directory = RunDirectory.open(path)
     recipe = read_recipe(directory.recipe_path, overrides, sections, plugin)
     loaded = load(path)
+    own = _as_exported(recipe, loaded.config)
+    if own:
+        recipe = read_recipe(directory.recipe_path, overrides, {**sections, **own}, plugin)
     experiment = build(recipe)
     _, spec = experiment.as_saved(experiment.method.encoder_for_export())
     if _as_json(spec.to_dict()) != loaded.config["spec"]:
@@ -345,6 +348,23 @@ def evaluate_run(
     if experiment.views is not None:
         experiment.views.prepare(experiment.source)
     return _measure(experiment, loaded.encoder, directory, summary, progress)
+
+
+def _as_exported(recipe: Recipe, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections that build the encoders of a run as its export does, without the files of weights that
+    training started from; empty where it started from none."""
+    exported = {"": config["encoder_options"]}
+    exported |= {name: part["options"] for name, part in config["spec"].get("parts", {}).items()}
+    found: dict[str, Any] = {}
+    for name, of in {"": recipe, **recipe.parts}.items():
+        given = of.sections["encoder"].resolved
+        files = {
+            key: None if key == "weights" else False for key in ("weights", "pretrained") if given.get(key)
+        }
+        if files and name in exported:
+            section = {"encoder": {**exported[name], **files}}
+            found |= section if not name else {name: section}
+    return found
 
 
 def _as_json(value: Any) -> Any:

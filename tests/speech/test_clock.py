@@ -112,6 +112,7 @@ def test_a_run_from_weights_is_used_without_their_folder(tmp_path, weights):
         "data.source=generated://speech?utterances=24", *SHORT, run=tmp_path / "run", progress=False,
     )  # fmt: skip
     shutil.rmtree(folder)
+    ssl_domains.evaluate(tmp_path / "run", "evaluate.probes=[knn]")
     again = ssl_domains.load(tmp_path / "run")
     assert again.encoder.model.config.num_hidden_layers == 3
     for key, value in run.encoder.encoder.state_dict().items():
@@ -140,6 +141,8 @@ def test_a_brain_is_decoded_to_the_states_of_a_frozen_speech_encoder(tmp_path, w
     """Sensors and sound files in, by one table; the scale is fitted, the target never learns."""
     import soundfile
 
+    folder = tmp_path / "weights"
+    shutil.copytree(weights, folder)
     rng = np.random.default_rng(0)
     lines = ["brain,brain_start,sound,sound_start,sound_end,word"]
     for i in range(2):
@@ -165,7 +168,7 @@ def test_a_brain_is_decoded_to_the_states_of_a_frozen_speech_encoder(tmp_path, w
         "b": {
             "domain": "speech",
             "encoder": {
-                "name": "speech_clock", "inner": {"name": "speech_wav2vec2", "weights": str(weights)},
+                "name": "speech_clock", "inner": {"name": "speech_wav2vec2", "weights": str(folder)},
                 "rate": 40, "layers": [1, 3], "seconds": 1.0, "trim": [0, 0.15],
             },
         },
@@ -189,3 +192,5 @@ def test_a_brain_is_decoded_to_the_states_of_a_frozen_speech_encoder(tmp_path, w
     metrics = {row.metric for row in run.evaluation.rows}
     assert {"recall@1", "label_recall@1"} <= metrics
     assert "weights" not in (tmp_path / "run" / "encoder" / "config.json").read_text()
+    shutil.rmtree(folder)
+    assert ssl_domains.load(tmp_path / "run").encoder.part("b").inner.model.config.num_hidden_layers == 3

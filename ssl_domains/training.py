@@ -19,7 +19,7 @@ from ssl_domains.evaluation.classifiers import classifier_rows
 from ssl_domains.evaluation.pictures import data_uri
 from ssl_domains.evaluation.results import FILE as EVALUATION
 from ssl_domains.evaluation.results import Evaluation, Row
-from ssl_domains.recipe.build import Experiment, build
+from ssl_domains.recipe.build import Experiment, as_exported, build
 from ssl_domains.recipe.check import read_recipe
 from ssl_domains.recipe.loading import parse_value
 from ssl_domains.recipe.schema import Recipe, inline, to_plain
@@ -330,7 +330,7 @@ def evaluate_run(
     directory = RunDirectory.open(path)
     recipe = read_recipe(directory.recipe_path, overrides, sections, plugin)
     loaded = load(path)
-    own = _as_exported(recipe, loaded.config)
+    own = as_exported(recipe, loaded.config)
     if own:
         recipe = read_recipe(directory.recipe_path, overrides, {**sections, **own}, plugin)
     experiment = build(recipe)
@@ -348,23 +348,6 @@ def evaluate_run(
     if experiment.views is not None:
         experiment.views.prepare(experiment.source)
     return _measure(experiment, loaded.encoder, directory, summary, progress)
-
-
-def _as_exported(recipe: Recipe, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections that build the encoders of a run as its export does, without the files of weights that
-    training started from; empty where it started from none."""
-    exported = {"": config["encoder_options"]}
-    exported |= {name: part["options"] for name, part in config["spec"].get("parts", {}).items()}
-    found: dict[str, Any] = {}
-    for name, of in {"": recipe, **recipe.parts}.items():
-        given = of.sections["encoder"].resolved
-        files = {
-            key: None if key == "weights" else False for key in ("weights", "pretrained") if given.get(key)
-        }
-        if files and name in exported:
-            section = {"encoder": {**exported[name], **files}}
-            found |= section if not name else {name: section}
-    return found
 
 
 def _as_json(value: Any) -> Any:

@@ -109,7 +109,7 @@ def label_ranks(
     temperature: float = 1.0,
 ) -> np.ndarray:
     """``[Q]`` rank (from 1) of each query's label, when labels are ordered by the sum of their items'
-    probabilities: a softmax of the scores over the whole gallery (2208.12266, section 2.5: words).
+    probabilities: a softmax of the scores over the whole gallery (2208.12266: words).
 
     Args:
         q: ``[Q, W]`` queries.

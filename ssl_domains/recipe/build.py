@@ -187,6 +187,27 @@ def build_encoder(config: Mapping[str, Any]) -> tuple[Domain, Any, Encoder]:
         ) from error
 
 
+def as_exported(recipe: Recipe, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections that build the encoders of a run as its export does, without the files of weights that
+    training started from; empty where it started from none.
+
+    Args:
+        recipe: of the run.
+        config: of its export, as for :func:`build_encoder`.
+    """
+    exported = {"": config["encoder_options"]}
+    exported |= {name: part["options"] for name, part in config["spec"].get("parts", {}).items()}
+    empty = {"weights": None, "pretrained": False}
+    found: dict[str, Any] = {}
+    for name, of in {"": recipe, **recipe.parts}.items():
+        given = of.sections["encoder"].resolved
+        files = {key: value for key, value in empty.items() if given.get(key)}
+        if files and name in exported:
+            section = {"encoder": {**exported[name], **files}}
+            found |= {name: section} if name else section
+    return found
+
+
 def _any_budget(recipe: Recipe) -> int:
     """Steps for a first check of the schedule's options; the real number comes from the data."""
     return recipe.train.steps or 1_000_000

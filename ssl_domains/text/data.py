@@ -34,7 +34,7 @@ class TextSource:
         name: str, notes: list[str], groups: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.spec, self._ids, self.splits = spec, ids, splits
-        self.texts = pa.array(texts, pa.large_string())  # a fifth of what Python's strings take
+        self.texts = pa.array(texts, pa.large_string())  # one buffer, not an object a text
         self.labels, self.task, self.class_names = labels.values, labels.task, labels.names
         self.name, self.notes, self.groups = name, notes, groups
         self.tokens, self.offsets, self.cut = encode(spec, texts)

@@ -24,7 +24,7 @@ FITTED = 2000
 @encoder("speech_clock")
 class SpeechClock(Encoder):
     """The mean of some hidden states of a speech encoder, tick by tick: the target of the brain decoder
-    (Defossez et al., arXiv 2208.12266, section 2.3).
+    (Defossez et al., arXiv 2208.12266).
 
     A tick takes the nearest frame in time. All values are centred and scaled by one mean and one deviation
     of the train recordings (:meth:`fit`). ``pooled`` ``[B, D * T]`` holds the ticks of one feature side by
